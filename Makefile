@@ -1,0 +1,95 @@
+# Everything works on a machine with Python 3.11 or newer and nothing else done first.
+# `make` alone lists the targets.
+
+PYTHON ?= python3
+PORT ?= 5000
+
+VENV := .venv
+BIN := $(VENV)/bin
+# One stamp for each set of packages and interpreter. All stand in one environment, and each is
+# installed when a target first needs it and again when pyproject.toml changed.
+stamp = $(VENV)/.$(subst /,_,$(PYTHON))-$(1)
+FOR_DEMO := $(call stamp,demo)
+FOR_CHECK := $(call stamp,check)
+FOR_TEST := $(call stamp,test)
+FOR_UI := $(call stamp,ui)
+FOR_FLOOR := $(VENV)-floor/.$(subst /,_,$(PYTHON))-floor
+DEMO_STORE := demo/mlflow.db
+
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help demo ui test test-deep test-floor check format docs bench bench-whole clean
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  variables: PYTHON=$(PYTHON) PORT=$(PORT) (of make ui)"
+
+demo: $(FOR_DEMO) ## log a real evolution into demo/, from nothing
+	@$(BIN)/python benchmarks/evolution.py --demo
+
+ui: $(FOR_UI) ## MLflow's own UI on the demo's data
+	@[ -f $(DEMO_STORE) ] || $(MAKE) --no-print-directory demo
+	@echo "http://127.0.0.1:$(PORT) (Ctrl-C ends it)"
+	@cd demo && PYTHONWARNINGS=ignore MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
+		../$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db \
+		--host 127.0.0.1 --port $(PORT) --workers 1
+
+test: $(FOR_TEST) ## every test that pip alone can serve
+	@$(BIN)/python -m pytest
+
+test-deep: $(FOR_TEST) ## the same with long searches of the property tests
+	@$(BIN)/python -m pytest -m "" --hypothesis-profile=deep --timeout=1800 -o faulthandler_timeout=1700
+
+test-floor: $(FOR_FLOOR) ## the integration tests on the lowest MLflow that pyproject.toml allows
+	@$(VENV)-floor/bin/python -m pytest tests/integration -m "not slow and not server"
+
+check: $(FOR_CHECK) ## format, lint, types, import contracts, generated docs
+	@$(BIN)/ruff format --check
+	@$(BIN)/ruff check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python docs/generate.py --check
+
+format: $(FOR_CHECK) ## rewrite the code as ruff wants it
+	@$(BIN)/ruff check --fix-only
+	@$(BIN)/ruff format
+
+docs: $(FOR_DEMO) ## rewrite the generated docs
+	@$(BIN)/python docs/generate.py
+
+bench: $(FOR_DEMO) ## what a call costs, and what logging costs a benchmark
+	@$(BIN)/python benchmarks/call_cost.py
+	@$(BIN)/python benchmarks/overhead.py
+
+bench-whole: $(FOR_DEMO) ## what a benchmark pays for logging and delivery together
+	@$(BIN)/python benchmarks/overhead.py --whole
+
+clean: ## remove what make made: environments, caches, demo/
+	@rm -rf $(VENV) $(VENV)-floor demo build dist .mypy_cache .ruff_cache .pytest_cache \
+		.import_linter_cache .hypothesis
+	@find src tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(FOR_DEMO): pyproject.toml .ci/venv
+	@.ci/venv $(VENV) --editable '.[demo]'
+	@touch $@
+
+$(FOR_CHECK): $(FOR_DEMO)
+	@.ci/venv $(VENV) --group check --editable '.[demo,gpu]'
+	@touch $@
+
+$(FOR_TEST): $(FOR_CHECK)
+	@.ci/venv $(VENV) --group test --editable '.[demo,gpu]'
+	@touch $@
+
+$(FOR_UI): $(FOR_DEMO)
+	@.ci/venv $(VENV) --editable '.[demo,ui]'
+	@touch $@
+
+# The lower bound itself, out of the one place that states it.
+$(FOR_FLOOR): pyproject.toml .ci/venv
+	@floor=$$(sed -n 's/^ *"\(mlflow-skinny\)>=\([0-9.]*\)".*/\1==\2/p' pyproject.toml); \
+		rm -rf $(VENV)-floor; \
+		.ci/venv $(VENV)-floor --group test-light --editable . "$${floor:?no bound in pyproject.toml}"
+	@touch $@
