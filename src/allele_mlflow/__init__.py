@@ -1,0 +1,68 @@
+"""
+An asynchronous batching sidecar logger for MLflow.
+
+    from allele_mlflow import start_logger
+
+    with start_logger("evolution", params={"population_size": 100}) as log:
+        log.metric("fitness/best", 0.93, step=0)
+
+A log call is a store into a memory-mapped file; a sidecar process delivers to MLflow. See
+`start_logger`.
+"""
+
+import sys
+
+if sys.platform == "win32":
+    raise ImportError(
+        "allele-mlflow needs file locks and memory maps as Linux and macOS have them; "
+        "on Windows use it inside WSL 2"
+    )
+
+from allele_mlflow.errors import (
+    AlleleMlflowError,
+    DeliveryError,
+    ErrorKind,
+    PermanentTrackingError,
+    QueueClosedError,
+    QueueError,
+    QueueFormatError,
+    RecordError,
+    SettingsError,
+    SidecarError,
+    SidecarStartError,
+    TrackingError,
+    TransientTrackingError,
+)
+from allele_mlflow.logger import attach, current_logger, start_logger
+from allele_mlflow.mistakes import AlleleMlflowWarning
+from allele_mlflow.records import Ledger, RunState
+from allele_mlflow.report import DeliveryReport
+from allele_mlflow.run_logger import RunLogger
+from allele_mlflow.settings import Settings
+from allele_mlflow.version import __version__
+
+__all__ = [
+    "AlleleMlflowError",
+    "AlleleMlflowWarning",
+    "DeliveryError",
+    "DeliveryReport",
+    "ErrorKind",
+    "Ledger",
+    "PermanentTrackingError",
+    "QueueClosedError",
+    "QueueError",
+    "QueueFormatError",
+    "RecordError",
+    "RunLogger",
+    "RunState",
+    "Settings",
+    "SettingsError",
+    "SidecarError",
+    "SidecarStartError",
+    "TrackingError",
+    "TransientTrackingError",
+    "__version__",
+    "attach",
+    "current_logger",
+    "start_logger",
+]

@@ -1,0 +1,77 @@
+"""
+The one place that reads clocks.
+
+Units: `*_ns` are wall-clock nanoseconds since the epoch, `*_monotonic_s` are seconds of which only
+differences mean anything, `process_cpu_s` is CPU time of all threads of this process.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from time import monotonic as now_monotonic_s
+from time import perf_counter_ns as now_monotonic_ns
+from time import process_time as process_cpu_s
+from time import thread_time as thread_cpu_s
+from time import time_ns as now_ns
+from typing import Protocol
+
+__all__ = [
+    "Clock",
+    "SystemClock",
+    "now_monotonic_ns",
+    "now_monotonic_s",
+    "now_ns",
+    "pause_s",
+    "process_cpu_s",
+    "thread_cpu_s",
+    "utc_iso",
+]
+
+
+class Clock(Protocol):
+    """
+    What the sidecar's planners need of time; `allele_mlflow.testing.FakeClock` is the other one.
+    """
+
+    def now_ns(self) -> int:
+        """
+        Wall clock, nanoseconds since the epoch.
+        """
+
+    def monotonic_s(self) -> float:
+        """
+        Seconds; only differences mean anything.
+        """
+
+
+class SystemClock:
+    """
+    The machine's own clock.
+    """
+
+    def now_ns(self) -> int:
+        """
+        Wall clock, nanoseconds since the epoch.
+        """
+        return now_ns()
+
+    def monotonic_s(self) -> float:
+        """
+        Seconds; only differences mean anything.
+        """
+        return now_monotonic_s()
+
+
+def pause_s(seconds: float) -> None:
+    """
+    Wait; a seam of its own so that whoever waits can be found.
+    """
+    time.sleep(seconds)
+
+
+def utc_iso(timestamp_ns: int) -> str:
+    """
+    A wall-clock time as ISO 8601 in UTC with milliseconds.
+    """
+    return datetime.fromtimestamp(timestamp_ns / 1e9, tz=UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,278 @@
+"""
+The one place that reads the environment: every setting, its default, its origin.
+
+Precedence: argument > `ALLELE_MLFLOW_*` > `MLFLOW_*` > config file (`allele-mlflow.toml`, or
+`[tool.allele-mlflow]` in pyproject.toml) > default. An unknown `ALLELE_MLFLOW_*` name is an error
+that names the nearest right one.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from allele_mlflow.errors import ErrorKind, SettingsError
+from allele_mlflow.settings_table import (
+    DEFAULTS,
+    LOCAL_BATCH_SIZE,
+    MAY_BE_EMPTY,
+    NOT_YET_IN_FORCE,
+    PREFIX,
+    REMOTE_BATCH_SIZE,
+    SETTING_NAMES,
+    SettingFacts,
+    Settings,
+    convert_setting,
+    describe,
+    field_types,
+)
+from allele_mlflow.uris import (
+    SERVER_WORDS,
+    absolute_path,
+    absolute_uri,
+    is_remote_uri,
+    mask_secrets,
+)
+
+__all__ = [
+    "DEFAULTS",
+    "HANDLE_VARIABLE",
+    "INTERNAL_VARIABLES",
+    "LOCAL_BATCH_SIZE",
+    "MLFLOW_VARIABLES",
+    "NOT_YET_IN_FORCE",
+    "PREFIX",
+    "REMOTE_BATCH_SIZE",
+    "SETTING_NAMES",
+    "SettingFacts",
+    "Settings",
+    "SettingsWarning",
+    "describe",
+    "environment",
+    "field_types",
+    "is_remote_uri",
+    "load",
+    "mask_secrets",
+    "publish_variable",
+    "variable",
+    "warn_not_in_force",
+]
+
+HANDLE_VARIABLE = "ALLELE_MLFLOW_RUN"
+#: Variables of ours that are not settings: the handle of a run that `attach()` looks for.
+INTERNAL_VARIABLES = frozenset({HANDLE_VARIABLE})
+#: MLflow's own variables that we honour, below ours.
+MLFLOW_VARIABLES = {
+    "tracking_uri": "MLFLOW_TRACKING_URI",
+    "model_registry_uri": "MLFLOW_REGISTRY_URI",
+}
+
+
+class SettingsWarning(UserWarning):
+    """
+    A setting was accepted that nothing follows from in this version.
+    """
+
+
+def load(
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    forgive_unknown: bool = False,
+) -> Settings:
+    """
+    All settings, resolved by precedence, URIs made absolute.
+
+    Args:
+        overrides: Settings by their lower-case names, as `start_logger` takes them; None leaves
+            one as it would be without.
+        environ: The environment; the process's own by default.
+        folder: Where the config file is looked for and what relative paths are relative to; the
+            working folder by default.
+        forgive_unknown: Leave unknown names alone, in the environment and the file (the sidecar
+            and `attach`, which must not fail for what a newer version set).
+    Raises:
+        SettingsError: an unknown name, or a value that its setting cannot have.
+    """
+    environ = os.environ if environ is None else environ
+    folder = _working_folder() if folder is None else folder.absolute()
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+
+    def take(name: str, value: Any, origin: str, *, label: str) -> None:
+        values[name] = convert_setting(name, value, label=label)
+        origins[name] = origin
+
+    for name, value, path in _from_files(folder, forgive_unknown=forgive_unknown):
+        take(name, value, path, label=f"{name} in {path}")
+    for name, variable in MLFLOW_VARIABLES.items():
+        if environ.get(variable, "").strip():
+            take(name, environ[variable], variable, label=variable)
+    for variable, value in environ.items():
+        if not variable.startswith(PREFIX) or variable in INTERNAL_VARIABLES:
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        if name not in DEFAULTS or variable != PREFIX + name.upper():
+            if forgive_unknown:
+                continue
+            raise _unknown(variable, [PREFIX + known.upper() for known in DEFAULTS])
+        # As OpenTelemetry's and most tools': an empty variable says no more than none.
+        if value.strip() or name in MAY_BE_EMPTY:
+            take(name, value, variable, label=variable)
+    for name, value in (overrides or {}).items():
+        if name not in DEFAULTS:
+            raise _unknown(name, list(DEFAULTS))
+        if value is not None:
+            take(name, value, "argument", label=name)
+
+    if "idle_timeout_s" not in origins and environ.get("CI", "").lower() in {"true", "1"}:
+        values["idle_timeout_s"] = 0.0
+        origins["idle_timeout_s"] = "CI"
+    return _resolve(Settings(**values, origins=origins), folder)
+
+
+def environment() -> dict[str, str]:
+    """
+    A copy of the process's environment, for the sidecar to be started in.
+    """
+    return dict(os.environ)
+
+
+def variable(name: str) -> str | None:
+    """
+    One environment variable that is not a setting of ours, or None.
+    """
+    return os.environ.get(name)
+
+
+def publish_variable(name: str, value: str | None) -> None:
+    """
+    Set (or with None remove) a variable that child processes inherit.
+    """
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
+
+
+def warn_not_in_force(settings: Settings, *, stacklevel: int = 2) -> None:
+    """
+    Warn, once and naming them all, of settings that the user set and that are not yet in force.
+
+    What came from MLflow's own variables is left out: it was not said to us. `stacklevel` is seen
+    from the caller, as in `warnings.warn`: 2 is the line that called the function that calls this.
+    """
+    names = [
+        name
+        for name in SETTING_NAMES
+        if name in NOT_YET_IN_FORCE
+        and name in settings.origins
+        and settings.origins[name] != MLFLOW_VARIABLES.get(name)
+    ]
+    if names:
+        told = ", ".join(_label(name, settings.origins[name]) for name in names)
+        warnings.warn(
+            f"not yet in force, so without effect in this version: {told}",
+            SettingsWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+
+def _working_folder() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError as exc:
+        raise SettingsError(
+            "the working folder was deleted: want one that is there, for relative paths",
+            kind=ErrorKind.BAD_SETTING,
+            name="folder",
+        ) from exc
+
+
+def _unknown(name: str, known: list[str]) -> SettingsError:
+    import difflib  # only for a mistake: 5 ms
+
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    return SettingsError(
+        f"unknown setting {name}{hint}",
+        kind=ErrorKind.UNKNOWN_SETTING,
+        name=name,
+        nearest=nearest[0] if nearest else None,
+    )
+
+
+def _from_files(folder: Path, *, forgive_unknown: bool) -> list[tuple[str, Any, str]]:
+    own, shared = folder / "allele-mlflow.toml", folder / "pyproject.toml"
+    path = own if own.is_file() else shared if shared.is_file() else None
+    if path is None:
+        return []
+    import tomllib  # only where there is a file to read: 5 ms
+
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:  # ValueError: not TOML, or not UTF-8
+        if path is shared:  # somebody else's file, and perhaps in the middle of an edit
+            return []
+        raise SettingsError(
+            f"{path}: not a TOML file that can be read ({exc})",
+            kind=ErrorKind.BAD_SETTING,
+            name=str(path),
+        ) from exc
+    if path is shared:
+        tools = table.get("tool")
+        table = tools.get("allele-mlflow", {}) if isinstance(tools, dict) else {}
+        if not isinstance(table, dict):
+            raise SettingsError(
+                f"{path}: tool.allele-mlflow={table!r}: want a table of settings",
+                kind=ErrorKind.BAD_SETTING,
+                name=str(path),
+            )
+    for name in table:
+        if name not in DEFAULTS and not forgive_unknown:
+            raise _unknown(f"{name} in {path}", [f"{known} in {path}" for known in DEFAULTS])
+    return [(name, value, str(path)) for name, value in table.items() if name in DEFAULTS]
+
+
+def _label(name: str, origin: str) -> str:
+    if origin in {PREFIX + name.upper(), MLFLOW_VARIABLES.get(name)}:
+        return origin
+    return name if origin == "argument" else f"{name} in {origin}"
+
+
+def _resolve(settings: Settings, folder: Path) -> Settings:
+    labels = {name: _label(name, settings.origins.get(name, "argument")) for name in SETTING_NAMES}
+    tracking_uri = absolute_uri(
+        settings.tracking_uri,
+        folder,
+        label=labels["tracking_uri"],
+        words=SERVER_WORDS | {"offline"},
+    )
+    is_remote = is_remote_uri(tracking_uri)
+    if is_remote and "model_registry_uri" not in settings.origins:
+        model_registry_uri = tracking_uri
+    else:
+        model_registry_uri = absolute_uri(
+            settings.model_registry_uri,
+            folder,
+            label=labels["model_registry_uri"],
+            words=SERVER_WORDS,
+        )
+    artifact_location = settings.artifact_location
+    if not is_remote or "artifact_location" in settings.origins:
+        artifact_location = absolute_uri(
+            artifact_location, folder, label=labels["artifact_location"]
+        )
+    return msgspec.structs.replace(
+        settings,
+        tracking_uri=tracking_uri,
+        model_registry_uri=model_registry_uri,
+        artifact_location=artifact_location,
+        spool_dir=str(absolute_path(settings.spool_dir, folder, label=labels["spool_dir"])),
+    )
