@@ -1,0 +1,3 @@
+"""
+The memory-mapped queue: what a log call stores into, and what the sidecar reads.
+"""

@@ -1,0 +1,110 @@
+"""
+What was refused or dropped, by reason: words in the stream page, which survive a kill and a full
+disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import threading
+from collections import deque
+
+from allele_mlflow.queue import layout
+from allele_mlflow.records import COUNTED_REASONS, Ledger
+
+_INDEX = {reason: index for index, reason in enumerate(COUNTED_REASONS)}
+
+
+class OwnedDescriptor:
+    """
+    A file descriptor that is closed with the last reference to it.
+    """
+
+    __slots__ = ("descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def close(self) -> None:
+        """
+        Close it now; only where no other thread can be using it.
+        """
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class ReasonCounters:
+    """
+    One count for each of `records.COUNTED_REASONS`, kept in memory and in the stream page.
+
+    Thread safety: any thread, signal handler or finalizer. Who cannot have the lock leaves its
+    count to who holds it, so nobody waits and nobody's addition is overwritten.
+    """
+
+    __slots__ = ("_lock", "_target", "_waiting", "_words")
+
+    def __init__(self) -> None:
+        self._words = [0] * len(COUNTED_REASONS)
+        self._waiting: deque[tuple[int, int]] = deque()
+        self._lock = threading.Lock()
+        self._target: mmap.mmap | OwnedDescriptor | None = None
+
+    def attach(self, target: mmap.mmap | OwnedDescriptor) -> None:
+        """
+        From now on mirror the counts into a mapped stream page, or through the descriptor of one.
+        """
+        self._target = target
+        self._publish()
+
+    def count(self, reason: str, number: int = 1) -> None:
+        """
+        Add `number` to a reason.
+        """
+        self._waiting.append((_INDEX[reason], number))
+        while self._waiting and self._lock.acquire(blocking=False):
+            try:
+                with contextlib.suppress(IndexError):
+                    while True:
+                        index, addition = self._waiting.popleft()
+                        self._words[index] += addition
+                self._publish()
+            finally:
+                self._lock.release()
+
+    def as_dict(self) -> dict[str, int]:
+        """
+        The counts that are not zero.
+        """
+        return {r: n for r, n in zip(COUNTED_REASONS, self._words, strict=True) if n}
+
+    def _publish(self) -> None:
+        if self._target is None:
+            return
+        data = layout.COUNTERS.pack(*self._words)
+        if isinstance(self._target, OwnedDescriptor):
+            with contextlib.suppress(OSError):  # in write mode and out of space: the memory has it
+                os.pwrite(self._target.descriptor, data, layout.COUNTERS_OFFSET)
+        else:
+            self._target[layout.COUNTERS_OFFSET : layout.COUNTERS_OFFSET + len(data)] = data
+
+
+def read_counters(page: bytes) -> Ledger:
+    """
+    The counts in a stream page, as the rejected and dropped parts of a ledger.
+    """
+    ledger = Ledger()
+    if len(page) < layout.COUNTERS_OFFSET + layout.COUNTERS.size:
+        return ledger
+    words = layout.COUNTERS.unpack_from(page, layout.COUNTERS_OFFSET)
+    for reason, number in zip(COUNTED_REASONS, words, strict=True):
+        if number:
+            outcome, _, name = reason.partition(".")
+            (ledger.rejected if outcome == "rejected" else ledger.dropped)[name] = number
+    return ledger

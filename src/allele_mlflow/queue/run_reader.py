@@ -1,0 +1,207 @@
+"""
+Reading one run: all its streams side by side, one ledger.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from allele_mlflow.queue import spool
+from allele_mlflow.queue.stream_reader import Chunk, StreamReader
+from allele_mlflow.records import Ledger, Reading, RunSpec
+
+
+class StreamChunk(NamedTuple):
+    """
+    What one stream gave in a read of the run.
+    """
+
+    stream: StreamReader
+    chunk: Chunk
+
+
+class RunReader:
+    """
+    The unread part of a run. Not thread-safe; one reader at a time.
+    """
+
+    def __init__(self, folder: Path, spec: RunSpec) -> None:
+        self.folder = folder
+        self.spec = spec
+        self.streams: dict[str, StreamReader] = {}
+        self._turn = 0
+
+    def read(self, limit: int) -> list[StreamChunk]:
+        """
+        About `limit` readings and edges of all streams, each stream in its turn; only what is not
+        empty.
+
+        With a limit of 0 only the event lanes are read.
+        """
+        self._discover()
+        streams = list(self.streams.values())
+        chunks: list[StreamChunk] = []
+        if not streams:
+            return chunks
+        self._turn = (self._turn + 1) % len(streams)
+        rest = limit
+        for stream in streams[self._turn :] + streams[: self._turn]:
+            chunk = stream.read(rest)
+            if not chunk.is_empty:
+                chunks.append(StreamChunk(stream, chunk))
+                rest = max(0, rest - len(chunk.readings) - len(chunk.edges))
+        return chunks
+
+    @property
+    def has_live_writer(self) -> bool:
+        """
+        Whether any producer of the run lived at the last read (the sidecar's own sampler aside).
+        """
+        self._discover()
+        return any(s.has_live_writer for s in self.streams.values() if not s.is_sampler)
+
+    @property
+    def is_owner_alive(self) -> bool:
+        """
+        Whether the process that started the run lived at the last read of its stream.
+        """
+        owner = self.streams.get(self.spec.owner_stream)
+        return owner is not None and owner.has_live_writer
+
+    @property
+    def is_finished(self) -> bool:
+        """
+        Whether every stream is read to its end and has no writer any more.
+        """
+        self._discover()
+        return all(stream.is_finished for stream in self.streams.values())
+
+    def ledger(self, *, is_exact: bool = False) -> Ledger:
+        """
+        The run's ledger; resource samples only under `sampled`.
+        """
+        self._discover()
+        ledger = Ledger()
+        for stream in self.streams.values():
+            if stream.is_sampler:
+                ledger.sampled += stream.totals.sampled
+            else:
+                ledger.add(stream.ledger(is_exact=is_exact))
+        return ledger
+
+    def pending(self) -> int:
+        """
+        Records of the user's that were not read yet, about.
+        """
+        return sum(s.pending() for s in self.streams.values() if not s.is_sampler)
+
+    def newest_readings(self, limit: int) -> list[Reading]:
+        """
+        The newest reading of each key, read past everything that waits.
+        """
+        newest: dict[str, Reading] = {}
+        for stream in self.streams.values():
+            for reading in stream.newest_readings(limit):
+                known = newest.get(reading.key)
+                if known is None or (reading.step, reading.timestamp_ms) > (
+                    known.step,
+                    known.timestamp_ms,
+                ):
+                    newest[reading.key] = reading
+        return list(newest.values())
+
+    def newest_step(self) -> int | None:
+        """
+        The step the benchmark is at: of its innermost open phase, else of its last reading; see
+        `StreamReader.newest_step`.
+        """
+        steps = [
+            step
+            for stream in self.streams.values()
+            if not stream.is_sampler and (step := stream.newest_step()) is not None
+        ]
+        return max(steps, key=lambda found: found[0])[1] if steps else None
+
+    def damage(self) -> list[str]:
+        """
+        What could not be read, in words.
+        """
+        return [text for stream in self.streams.values() for text in stream.damage]
+
+    def producer_pids(self) -> dict[int, int]:
+        """
+        Process id to start time of every live producer.
+        """
+        return {
+            stream.page.pid: stream.page.process_start
+            for stream in self.streams.values()
+            if stream.page is not None and stream.has_live_writer and not stream.is_sampler
+        }
+
+    def close(self) -> None:
+        """
+        Give back the descriptors.
+        """
+        for stream in self.streams.values():
+            stream.close()
+
+    def archive(self) -> bool:
+        """
+        Move what is left of a delivered run (spec, state, dead letters, damaged files) out of the
+        way; False where a process has joined it meanwhile and there is more to deliver.
+        """
+        target = self.folder.parent.parent / "done" / self.folder.name
+        if target.exists():  # an earlier part of the same run
+            shutil.rmtree(target, ignore_errors=True)
+        try:
+            self.folder.rename(target)
+        except OSError:
+            return not self.folder.exists()
+        # nobody joins any more; whoever did before the move is seen now
+        if any(name not in self.streams for name in _stream_names(target)):
+            target.rename(self.folder)
+            return False
+        self.close()
+        for stream in _stream_names(target):
+            for name in self.streams[stream].damaged_files:
+                (target / "damaged").mkdir(mode=0o700, exist_ok=True)
+                with contextlib.suppress(OSError):
+                    source = target / spool.STREAMS / stream / name
+                    source.rename(target / "damaged" / f"{stream}-{name}")
+        for name in (spool.STREAMS, spool.ARTIFACTS):
+            shutil.rmtree(target / name, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            (target / spool.PHASES_FILE).unlink()
+        return True
+
+    def _discover(self) -> None:
+        for name in _stream_names(self.folder):
+            if name not in self.streams:
+                self.streams[name] = StreamReader(self.folder / spool.STREAMS / name)
+
+
+def _stream_names(folder: Path) -> list[str]:
+    try:
+        names = os.listdir(folder / spool.STREAMS)
+    except OSError:
+        return []
+    return [name for name in names if not name.startswith(".")]
+
+
+def count_ledger(folder: Path, *, is_exact: bool = True) -> Ledger | None:
+    """
+    A run's ledger counted from its files alone, None where the folder holds no run; changes
+    nothing.
+    """
+    spec = spool.read_struct(folder / spool.RUN_FILE, RunSpec)
+    if spec is None:
+        return None
+    reader = RunReader(folder, spec)
+    try:
+        return reader.ledger(is_exact=is_exact)
+    finally:
+        reader.close()

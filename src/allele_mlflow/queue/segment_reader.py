@@ -1,0 +1,272 @@
+"""
+Reading one segment while it is being written: which slots hold a record, which are still open.
+
+A slot is believed when its last word is not zero. The words are looked at first and the payload is
+read again after them: a reader that copied payload and word in one go could see the new word beside
+the old payload. That order is enough on x86, where stores become visible in program order;
+elsewhere a pause lies between the two looks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import NamedTuple
+
+from allele_mlflow.clock import pause_s
+from allele_mlflow.queue import layout
+from allele_mlflow.queue.cursor import SegmentPosition
+
+IS_STRONGLY_ORDERED = os.uname().machine.lower() in {"x86_64", "amd64", "i686", "i386"}
+SECOND_LOOK_S = 0.001
+#: Slots looked at beyond what is wanted, to see past holes.
+LOOK_AHEAD = 64
+#: Every so many fruitless looks the whole rest of the segment is searched for records past a long
+#: hole.
+LONG_LOOK_EVERY = 16
+
+
+class RawRecord(NamedTuple):
+    """
+    One slot of the metric lane as it stands on disk.
+    """
+
+    timestamp_ns: int
+    step: int
+    value: float
+    word: int
+
+
+class SeriesPage(NamedTuple):
+    """
+    One page of the series lane.
+    """
+
+    timestamp_ns: int
+    first_step: int
+    word: int
+    values: tuple[float, ...]
+
+
+class SegmentReader:
+    """
+    The slots of one segment that have not been read yet. Not thread-safe.
+
+    Raises (on construction):
+        OSError: the file cannot be opened.
+        QueueFormatError: it is no segment of ours.
+    """
+
+    def __init__(self, path: Path, position: SegmentPosition) -> None:
+        self.path = path
+        self.is_series = path.name.startswith(layout.SERIES_LANE)
+        self._slot_bytes = layout.PAGE_BYTES if self.is_series else layout.RECORD_BYTES
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            header = os.pread(self._descriptor, layout.SEGMENT_HEADER.size, 0)
+            size = min(
+                layout.check_segment_header(header, str(path)), os.fstat(self._descriptor).st_size
+            )
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+        self.slot_count = (size - layout.HEADER_BYTES) // self._slot_bytes
+        self.next = min(position.next, self.slot_count)
+        self.open = {slot for slot in position.open if slot < self.slot_count}
+        self._fruitless = 0
+
+    @property
+    def position(self) -> SegmentPosition:
+        """
+        How far it was read.
+        """
+        return SegmentPosition(self.next, tuple(sorted(self.open)))
+
+    @property
+    def is_finished(self) -> bool:
+        """
+        Whether every slot was read.
+        """
+        return self.next >= self.slot_count and not self.open
+
+    def records(self, limit: int, *, is_final: bool) -> list[RawRecord]:
+        """
+        Up to `limit` records of the metric lane that were not given before, late ones first.
+
+        Args:
+            limit: Most records.
+            is_final: The writer is gone, so the whole rest is searched.
+        """
+        slots = self._ready_slots(limit, is_final=is_final)
+        return [RawRecord(*record) for run in _runs(slots) for record in self._payload(*run)]
+
+    def pages(self, limit: int, *, is_final: bool) -> list[SeriesPage]:
+        """
+        Pages of the series lane with together at least `limit` values, or as many as there are.
+        """
+        pages: list[SeriesPage] = []
+        wanted = max(1, -(-limit // layout.SERIES_PAGE_VALUES))
+        for slot in self._ready_slots(wanted, is_final=is_final):
+            offset = layout.HEADER_BYTES + slot * layout.PAGE_BYTES
+            data = os.pread(self._descriptor, layout.PAGE_BYTES, offset)
+            timestamp_ns, first_step, size, word = layout.SERIES_HEAD.unpack_from(data)
+            size = min(size, layout.SERIES_PAGE_VALUES)
+            values = memoryview(data)[layout.SERIES_VALUES_OFFSET :].cast("d")[:size]
+            pages.append(SeriesPage(timestamp_ns, first_step, word, tuple(values)))
+        return pages
+
+    def newest(self, limit: int) -> list[RawRecord]:
+        """
+        The last records of the metric lane, about, wherever reading stands; moves nothing.
+        """
+        end = self.written_end()
+        first = max(0, end - limit)
+        return [RawRecord(*r) for r in self._payload(first, end - first) if r[3]]
+
+    def written_end(self) -> int:
+        """
+        About where the written slots end: a hole may mislead the search by some slots.
+        """
+        if self.slot_count and self.word(self.slot_count - 1):
+            return self.slot_count
+        low, high = 0, self.slot_count
+        while low < high:
+            middle = (low + high) // 2
+            if self.word(middle):
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def page_size(self, slot: int) -> int:
+        """
+        Values in a page of the series lane, 0 where it is not written.
+        """
+        offset = layout.HEADER_BYTES + slot * layout.PAGE_BYTES
+        head = os.pread(self._descriptor, layout.SERIES_HEAD.size, offset)
+        _, _, size, word = layout.SERIES_HEAD.unpack(head)
+        return 0 if word & 0xFF in (0, layout.KIND_VOID) else int(size)
+
+    def torn_readings(self) -> int:
+        """
+        Readings in open slots, for a writer that is gone: one a slot, or as many as a page's head
+        says.
+        """
+        if not self.is_series:
+            return len(self.open)
+        total = 0
+        for slot in self.open:
+            head = os.pread(
+                self._descriptor,
+                layout.SERIES_HEAD.size,
+                layout.HEADER_BYTES + slot * layout.PAGE_BYTES,
+            )
+            size = layout.SERIES_HEAD.unpack(head)[2]
+            total += size if 0 < size <= layout.SERIES_PAGE_VALUES else 1
+        return total
+
+    def close(self) -> None:
+        """
+        Give back the descriptor; of a finished segment nothing more is asked.
+        """
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def _ready_slots(self, limit: int, *, is_final: bool) -> list[int]:
+        late = [slot for slot in sorted(self.open) if self.word(slot)][:limit]
+        self.open.difference_update(late)
+        wanted = limit - len(late)
+        if wanted <= 0 or self.next >= self.slot_count:
+            return late
+        rest = self.slot_count - self.next
+        is_long_look = is_final or self._fruitless >= LONG_LOOK_EVERY
+        if self.is_series and not is_long_look and not self.word(self.next):
+            self._fruitless += 1  # a page is a system call to look at; the next may be far off
+            return late
+        ready = self._written(min(wanted + LOOK_AHEAD, rest), wanted)
+        if not ready and is_long_look:
+            ready = self._written(rest, wanted)
+        if ready:
+            self._fruitless = 0
+            found = set(ready)
+            self.open.update(slot for slot in range(self.next, ready[-1]) if slot not in found)
+            self.next = ready[-1] + 1
+        else:
+            self._fruitless = 0 if self._fruitless >= LONG_LOOK_EVERY else self._fruitless + 1
+        if (late or ready) and not IS_STRONGLY_ORDERED:
+            pause_s(SECOND_LOOK_S)
+        return late + ready
+
+    def _written(self, span: int, limit: int) -> list[int]:
+        """
+        Up to `limit` slots with a record among the next `span`.
+        """
+        written = (slot for slot, word in self.words(self.next, span) if word)
+        return list(islice(written, limit))
+
+    def word(self, slot: int) -> int:
+        """
+        The last word of a slot, 0 where it is not written.
+        """
+        offset = layout.HEADER_BYTES + slot * self._slot_bytes + layout.WORD_OFFSET
+        return int.from_bytes(os.pread(self._descriptor, 8, offset), "little")
+
+    def words(self, first: int, span: int) -> Iterator[tuple[int, int]]:
+        """
+        Slot and last word of `span` slots from `first` on.
+        """
+        if self.is_series:
+            return ((slot, self.word(slot)) for slot in range(first, first + span))
+        size = span * layout.RECORD_BYTES
+        data = os.pread(self._descriptor, size, layout.HEADER_BYTES + first * layout.RECORD_BYTES)
+        data = data[: len(data) - len(data) % layout.RECORD_BYTES]
+        words = memoryview(data).cast("Q")[3::4]
+        return enumerate(words, first)
+
+    def _payload(self, first: int, span: int) -> Iterator[tuple[int, int, float, int]]:
+        size = span * layout.RECORD_BYTES
+        data = os.pread(self._descriptor, size, layout.HEADER_BYTES + first * layout.RECORD_BYTES)
+        return layout.RECORD.iter_unpack(data)
+
+
+def count_unread(path: Path, position: SegmentPosition, *, is_exact: bool) -> int:
+    """
+    Readings and edges of a segment behind a position.
+
+    Args:
+        path: The segment.
+        position: How far it was read.
+        is_exact: Look at every slot; otherwise a segment whose last slot is written is taken to be
+            full, and another one is counted up to where its written slots end.
+    Raises:
+        OSError: the file cannot be opened.
+        QueueFormatError: it is no segment of ours.
+    """
+    segment = SegmentReader(path, position)
+    try:
+        end = segment.slot_count if is_exact else segment.written_end()
+        if segment.is_series:
+            slots = chain(segment.open, range(segment.next, end))
+            return sum(segment.page_size(slot) for slot in slots)
+        if not is_exact and end == segment.slot_count:
+            return end - segment.next + len(segment.open)
+        late = [segment.word(slot) for slot in segment.open]
+        rest = segment.words(segment.next, max(0, end - segment.next))
+        words = chain(late, (word for _, word in rest))
+        return sum(word & 0xFF not in (0, layout.KIND_VOID) for word in words)
+    finally:
+        segment.close()
+
+
+def _runs(slots: list[int]) -> Iterator[tuple[int, int]]:
+    """
+    Neighbouring slots as (first, number), so that each run is one read.
+    """
+    start = 0
+    for index in range(1, len(slots) + 1):
+        if index == len(slots) or slots[index] != slots[index - 1] + 1:
+            yield slots[start], index - start
+            start = index

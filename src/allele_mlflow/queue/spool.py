@@ -1,0 +1,287 @@
+"""
+The spool's folders, locks, quota and file systems.
+
+    <spool>/<scope>/sidecar-<profile>.lock .json .log
+    <spool>/<scope>/runs/<run_uid>/run.msgpack state.msgpack rejected.jsonl artifacts/ streams/...
+    <spool>/<scope>/done/<run_uid>/            what is left of a delivered run: its spec, state,
+    dead letters
+
+Folders are 0700 and files 0600. `scope` separates boots, PID namespaces and hosts, inside which
+process ids mean something.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from allele_mlflow.errors import ErrorKind, QueueError, QueueFormatError
+from allele_mlflow.queue import layout
+
+#: File systems on which a store to a fallocated, mapped page neither fails nor waits for a server.
+MAPPABLE_FILE_SYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "tmpfs", "apfs", "overlay"})
+GITIGNORE = "# the queue of allele-mlflow: nothing here belongs into a repository\n*\n"
+DEFAULT_QUOTA_BYTES = 10_000_000_000
+DEFAULT_QUOTA_FREE_RATIO = 0.2
+#: Free bytes under which nothing new is begun, so that the logger is not what fills the disk.
+LOW_DISK_BYTES = 64 << 20
+
+RUN_FILE = "run.msgpack"
+STATE_FILE = "state.msgpack"
+REJECTED_FILE = "rejected.jsonl"
+PHASES_FILE = "phases.jsonl"
+ARTIFACTS = "artifacts"
+STREAMS = "streams"
+
+T = TypeVar("T")
+
+
+def new_uid() -> str:
+    """
+    A fresh id from the kernel: 16 hex digits, never from a seeded generator.
+    """
+    return os.urandom(8).hex()
+
+
+def scope_name() -> str:
+    """
+    Name of this boot, PID namespace and host.
+    """
+    host = os.uname().nodename
+    identity = [host]
+    with contextlib.suppress(OSError):
+        identity.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
+    with contextlib.suppress(OSError):
+        identity.append(str(os.stat("/proc/self/ns/pid").st_ino))
+    digest = hashlib.sha256("|".join(identity).encode()).hexdigest()[:12]
+    readable = "".join(c if c.isalnum() or c in "-." else "-" for c in host)[:40]
+    return f"{readable}-{digest}"
+
+
+def open_scope(spool_dir: Path) -> Path:
+    """
+    The scope's folder, made where it is missing, with a `.gitignore` in the spool's own parent.
+
+    Raises:
+        QueueError: the folder cannot be written; `facts["reason"]` says why.
+    """
+    scope = spool_dir / scope_name()
+    try:
+        spool_dir.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        for folder in (spool_dir, scope, scope / "runs", scope / "done"):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        marker = spool_dir / ".gitignore"
+        if not marker.exists():
+            marker.write_text(GITIGNORE, encoding="ascii")
+        probe = scope / f".probe-{new_uid()}"
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        probe.unlink()
+    except OSError as exc:
+        raise QueueError(
+            f"spool folder {spool_dir} cannot be written: {exc.strerror or exc}",
+            kind=ErrorKind.QUEUE_UNAVAILABLE,
+            folder=str(spool_dir),
+            reason=exc.strerror,
+        ) from exc
+    return scope
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """
+    Replace a small file so that a reader sees the old bytes or the new ones, never a part.
+    """
+    temporary = path.with_name(f".{path.name}.{new_uid()}")
+    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            os.write(descriptor, data)
+        finally:
+            os.close(descriptor)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_struct(path: Path, value: msgspec.Struct) -> None:
+    """
+    Store a struct as msgpack, whole or not at all.
+    """
+    write_whole(path, msgspec.msgpack.encode(value))
+
+
+def read_struct(path: Path, struct_type: type[T]) -> T | None:
+    """
+    The struct in a file, or None where the file is missing or cannot be read as one.
+    """
+    try:
+        return msgspec.msgpack.decode(path.read_bytes(), type=struct_type)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def try_lock(path: Path) -> int | None:
+    """
+    A descriptor that holds the file's lock until it is closed, or None where somebody holds it.
+
+    flock, because an fcntl lock goes with the first descriptor of the file that the process closes.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def is_locked(path: Path) -> bool:
+    """
+    Whether somebody holds the file's lock; False where there is no such file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        # shared, so that two who only look do not see each other
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def process_start_time(pid: int) -> int:
+    """
+    The kernel's start time of a process (clock ticks since boot); 0 where it cannot be known.
+
+    A zombie has none: it runs no more.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0
+    fields = stat.rpartition(")")[2].split()
+    return 0 if fields[0] in "ZX" else int(fields[19])
+
+
+def is_writer_alive(stream: Path) -> bool:
+    """
+    Whether the process that writes a stream still can.
+
+    A lock that is held while the recorded process is gone (a child forked behind Python's back
+    holds a copy of the descriptor) counts as dead.
+    """
+    page_path = stream / layout.STREAM_PAGE
+    if not is_locked(page_path):
+        return False
+    try:
+        with page_path.open("rb") as file:
+            page = layout.decode_stream_page(file.read(layout.STREAM_HEADER.size), str(page_path))
+    except (OSError, QueueFormatError):
+        return True  # a page that cannot be read says nothing; the lock does
+    if not page.process_start:
+        return True
+    return process_start_time(page.pid) == page.process_start
+
+
+def file_system_of(path: Path) -> str:
+    """
+    Type of the file system that holds `path`, e.g. "ext4"; "unknown" where it cannot be told.
+    """
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
+        wanted = os.fspath(path.resolve())
+    except OSError:
+        return "apfs" if os.uname().sysname == "Darwin" else "unknown"
+    best, kind = -1, "unknown"
+    for line in mounts.splitlines():
+        left, _, right = line.partition(" - ")
+        fields = left.split()
+        if len(fields) < 5 or not right:
+            continue
+        mount_point = fields[4].replace("\\040", " ")
+        inside = wanted == mount_point or wanted.startswith(mount_point.rstrip("/") + "/")
+        if inside and len(mount_point) >= best:
+            best, kind = len(mount_point), right.split()[0]
+    return kind
+
+
+def can_map(folder: Path) -> bool:
+    """
+    Whether segments in this folder may be mapped; elsewhere the same bytes go through `os.pwrite`.
+    """
+    return file_system_of(folder) in MAPPABLE_FILE_SYSTEMS
+
+
+def quota_bytes(scope: Path, wanted: int) -> int:
+    """
+    The spool's quota: what the user set, else the smaller of 10 GB and 20 % of the free space.
+    """
+    if wanted:
+        return wanted
+    return min(DEFAULT_QUOTA_BYTES, int(shutil.disk_usage(scope).free * DEFAULT_QUOTA_FREE_RATIO))
+
+
+def used_bytes(scope: Path) -> int:
+    """
+    Bytes of all files in the scope's runs.
+    """
+    total = 0
+    folders = [scope / "runs"]
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(Path(entry.path))
+                    else:
+                        total += entry.stat(follow_symlinks=False).st_size
+        except OSError:
+            continue  # a run that was delivered and removed while we looked
+    return total
+
+
+def allocate(descriptor: int, size_bytes: int) -> None:
+    """
+    Give a file its blocks, so that a later store to its map cannot find the disk full.
+
+    Raises:
+        OSError: there is no room.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size_bytes)
+        return
+    block = bytes(1 << 16)
+    for offset in range(0, size_bytes, len(block)):
+        os.pwrite(descriptor, block[: size_bytes - offset], offset)
+
+
+def make_segment(path: Path, segment_bytes: int, created_ns: int) -> None:
+    """
+    Make an empty segment under a temporary name and publish it whole.
+
+    Raises:
+        OSError: no room, or a file of that name stands already.
+    """
+    temporary = path.with_name(f".{path.name}.{new_uid()}")
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            allocate(descriptor, segment_bytes)
+            os.pwrite(descriptor, layout.encode_segment_header(segment_bytes, created_ns), 0)
+        finally:
+            os.close(descriptor)
+        os.link(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()

@@ -1,0 +1,306 @@
+"""
+The files of one stream as its writer holds them: stream page, event log, segments.
+
+A `StreamFiles` belongs to one process and is never changed after it was opened, so that whoever
+loaded a lane has keys, descriptors and map of one and the same stream.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import mmap
+import os
+import shutil
+import struct
+import sys
+import threading
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from allele_mlflow.clock import now_ns
+from allele_mlflow.queue import layout, spool
+from allele_mlflow.queue.counters import OwnedDescriptor, ReasonCounters
+from allele_mlflow.queue.events import append_event
+from allele_mlflow.records import Event
+
+#: keys (name -> word), next offset, pack(target, offset, timestamp_ns, step, value, word), target,
+#: segment.
+Lane = tuple[dict[str, int], Callable[[], int], Callable[..., None], Any, "Segment"]
+
+MADV_POPULATE_WRITE = 23
+
+
+class NoRoomError(Exception):
+    """
+    No segment can be had now; `reason` is the ledger's name for it.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Segment:
+    """
+    What belongs to a lane's present segment besides the map: whose it is, its name and size.
+    """
+
+    __slots__ = ("name", "size_bytes", "stream")
+
+    def __init__(self, stream: StreamFiles | None, name: str, size_bytes: int) -> None:
+        self.stream = stream
+        self.name = name
+        self.size_bytes = size_bytes
+
+
+class WrittenSegment:
+    """
+    The target of write mode: the same bytes as a map's, through `os.pwrite`.
+    """
+
+    __slots__ = ("file", "size_bytes")
+
+    def __init__(self, file: OwnedDescriptor, size_bytes: int) -> None:
+        self.file = file
+        self.size_bytes = size_bytes
+
+
+def pack_written(
+    target: WrittenSegment, offset: int, timestamp_ns: int, step: int, value: float, word: int
+) -> None:
+    """
+    The `pack` of write mode: one system call, so ENOSPC is an ordinary error.
+
+    Raises:
+        struct.error: the segment is full, as `Struct.pack_into` says it.
+        OSError: the bytes were not taken.
+    """
+    data = layout.RECORD.pack(timestamp_ns, step, value, word)
+    if offset + layout.RECORD_BYTES > target.size_bytes:
+        raise struct.error("past the end of the segment")
+    if os.pwrite(target.file.descriptor, data, offset) != len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+class StreamFiles:
+    """
+    One stream's folder, open for writing.
+
+    Its descriptors close with the last reference, never before: a thread in the middle of an append
+    must not find its number given to somebody else's file.
+
+    Raises (on construction):
+        OSError: the folder or its files cannot be made.
+    """
+
+    __slots__ = (
+        "event_log",
+        "folder",
+        "is_mapped",
+        "keys",
+        "page_file",
+        "quota_bytes",
+        "scope",
+        "segment_bytes",
+        "segment_ids",
+        "stream_id",
+    )
+
+    def __init__(
+        self,
+        run_folder: Path,
+        *,
+        counters: ReasonCounters,
+        segment_bytes: int,
+        quota_bytes: int,
+        role: int,
+    ) -> None:
+        self.stream_id = spool.new_uid()
+        self.scope = run_folder.parent.parent
+        self.is_mapped = spool.can_map(run_folder)
+        self.quota_bytes = quota_bytes
+        self.segment_bytes = segment_bytes
+        self.keys: dict[str, int] = {}
+        self.segment_ids = {
+            layout.METRIC_LANE: count().__next__,
+            layout.SERIES_LANE: count().__next__,
+        }
+        streams = run_folder / spool.STREAMS
+        streams.mkdir(mode=0o700, exist_ok=True)
+        hidden = streams / f".{self.stream_id}"
+        hidden.mkdir(mode=0o700)
+        try:
+            self._open(hidden, role, counters)
+            # Visible only now: a stream that a reader can see is locked and has its page.
+            self.folder = streams / self.stream_id
+            hidden.rename(self.folder)
+        except OSError:
+            shutil.rmtree(hidden, ignore_errors=True)
+            raise
+
+    def _open(self, folder: Path, role: int, counters: ReasonCounters) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self.page_file = OwnedDescriptor(os.open(folder / layout.STREAM_PAGE, flags, 0o600))
+        descriptor = self.page_file.descriptor
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        spool.allocate(descriptor, layout.PAGE_BYTES)
+        pid = os.getpid()
+        page = layout.StreamPage(pid, spool.process_start_time(pid), now_ns(), role)
+        os.pwrite(descriptor, layout.encode_stream_page(page), 0)
+        counters.attach(
+            mmap.mmap(descriptor, layout.PAGE_BYTES) if self.is_mapped else self.page_file
+        )
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self.event_log = OwnedDescriptor(os.open(folder / layout.EVENT_LOG, flags, 0o600))
+
+    def new_lane(self, lane: str) -> Lane:
+        """
+        A lane over a segment of its own; its index is nobody else's, so two callers never share
+        one.
+
+        Raises:
+            NoRoomError: quota reached, disk full, or the spool is gone.
+        """
+        self._check_room()
+        index = self.segment_ids[lane]()
+        name = layout.segment_name(lane, index)
+        path = self.folder / name
+        try:
+            if not (lane == layout.METRIC_LANE and self._take_spare(path)):
+                spool.make_segment(path, self.segment_bytes, now_ns())
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as exc:
+            raise NoRoomError(_reason_of(exc)) from exc
+        target, pack = self._target(descriptor)
+        step = layout.RECORD_BYTES if lane == layout.METRIC_LANE else layout.PAGE_BYTES
+        segment = Segment(self, name, self.segment_bytes)
+        return (self.keys, _offsets(step), pack, target, segment)
+
+    def _target(self, descriptor: int) -> tuple[Any, Callable[..., None]]:
+        if self.is_mapped:
+            try:
+                target = mmap.mmap(descriptor, self.segment_bytes)
+            except OSError:
+                pass  # no address space or a limit on maps: the same bytes through pwrite
+            else:
+                os.close(descriptor)
+                _prefault(target)
+                return target, layout.PACK_RECORD
+        return WrittenSegment(OwnedDescriptor(descriptor), self.segment_bytes), pack_written
+
+    def _take_spare(self, path: Path) -> bool:
+        spare = self.folder / layout.SPARE
+        try:
+            if spare.stat().st_size != self.segment_bytes:
+                return False
+            # rename, not link: of two takers one gets it and the other finds nothing
+            spare.rename(path)
+        except OSError:
+            return False
+        return True
+
+    def _check_room(self) -> None:
+        try:
+            file_system = os.statvfs(self.folder)
+        except OSError as exc:
+            raise NoRoomError(_reason_of(exc)) from exc
+        if file_system.f_bavail * file_system.f_frsize < self._low_disk_bytes():
+            raise NoRoomError("dropped.disk_full")
+        if (
+            self.quota_bytes
+            and spool.used_bytes(self.scope) + self.segment_bytes > self.quota_bytes
+        ):
+            raise NoRoomError("dropped.quota")
+
+    def _low_disk_bytes(self) -> int:
+        # on a file system that is small itself, the watermark is small too
+        file_system = os.statvfs(self.folder)
+        return min(spool.LOW_DISK_BYTES, file_system.f_blocks * file_system.f_frsize // 16)
+
+    def slots_given(self, lanes: list[Lane]) -> dict[str, int]:
+        """
+        How many slots (or pages) each lane's segment has given out; takes one more to know, and
+        voids it.
+        """
+        slots: dict[str, int] = {}
+        for _, next_offset, pack, target, segment in lanes:
+            if segment.stream is not self:
+                continue
+            step = (
+                layout.PAGE_BYTES if segment.name[0] == layout.SERIES_LANE else layout.RECORD_BYTES
+            )
+            offset = min(next_offset(), segment.size_bytes)
+            slots[segment.name] = (offset - layout.HEADER_BYTES) // step
+            with contextlib.suppress(struct.error, OSError):
+                pack(target, offset, 0, 0, 0.0, layout.KIND_VOID)
+        return slots
+
+    def append(self, event: Event) -> None:
+        """
+        Append to the event log.
+
+        Raises:
+            OSError: the event is not in the log.
+        """
+        append_event(self.event_log.descriptor, event)
+
+    def release(self) -> None:
+        """
+        Give up the lock: the stream is complete.
+        """
+        with contextlib.suppress(OSError):
+            fcntl.flock(self.page_file.descriptor, fcntl.LOCK_UN)
+
+    def disown(self) -> None:
+        """
+        In a forked child: close our copies of the descriptors; the parent's lock stays the
+        parent's.
+        """
+        self.page_file.close()
+        self.event_log.close()
+
+
+def empty_lane(keys: dict[str, int] | None = None) -> Lane:
+    """
+    A lane without room: every store fails over to the slow path, which decides what to do.
+    """
+    return ({} if keys is None else keys, _no_offset, layout.PACK_RECORD, b"", NO_SEGMENT)
+
+
+def _no_offset() -> int:
+    return 0
+
+
+NO_SEGMENT = Segment(None, "", 0)
+
+
+def _offsets(step: int) -> Callable[[], int]:
+    following = count(layout.HEADER_BYTES, step).__next__
+    is_gil_enabled = getattr(sys, "_is_gil_enabled", None)
+    if is_gil_enabled is None or is_gil_enabled():
+        return following
+    lock = threading.Lock()  # without the GIL, count() is not atomic
+
+    def following_locked() -> int:
+        with lock:
+            return following()
+
+    return following_locked
+
+
+def _prefault(target: mmap.mmap) -> None:
+    try:
+        if sys.platform != "linux":
+            raise OSError("the advice has another meaning here, or none")
+        target.madvise(MADV_POPULATE_WRITE)
+    except (OSError, ValueError):  # before Linux 5.14, and elsewhere
+        for offset in range(layout.HEADER_BYTES, len(target), layout.PAGE_BYTES):
+            target[offset] = 0
+
+
+def _reason_of(exc: OSError) -> str:
+    return "dropped.disk_full" if exc.errno in (errno.ENOSPC, errno.EDQUOT) else "dropped.no_spool"
