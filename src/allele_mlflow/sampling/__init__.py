@@ -1,0 +1,3 @@
+"""
+Resource samples of a process tree, its machine, its cgroup and its GPUs, taken from outside.
+"""
