@@ -1,0 +1,3 @@
+"""
+The room that knows MLflow: the only one that imports it.
+"""
