@@ -1,0 +1,3 @@
+"""
+The sidecar: finds runs in the spool and delivers them. Empty here, for `launch` must stay light.
+"""

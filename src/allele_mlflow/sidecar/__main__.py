@@ -1,0 +1,83 @@
+"""
+The sidecar's process: takes the profile's lock, then serves until idle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import signal
+from pathlib import Path
+
+import anyio
+
+from allele_mlflow import settings as settings_module
+from allele_mlflow.queue import spool
+from allele_mlflow.settings import Settings, mask_secrets
+from allele_mlflow.sidecar.profile import lock_path
+from allele_mlflow.sidecar.store import open_store
+from allele_mlflow.sidecar.worker import Worker
+
+NICENESS = 10
+LOG_MAX_BYTES = 4 << 20
+
+
+def main() -> None:
+    """
+    Serve one profile of one scope.
+    """
+    parser = argparse.ArgumentParser(prog="allele_mlflow.sidecar")
+    parser.add_argument("--scope", type=Path, required=True)
+    parser.add_argument("--profile", required=True)
+    arguments = parser.parse_args()
+    # Ctrl-C is for the benchmark, and a closed terminal is no reason to lose a queue
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # not "/": MLflow up to 3.8 makes ./mlruns when it opens a store, wherever that is
+    os.chdir(arguments.scope)
+    with contextlib.suppress(OSError):
+        os.nice(NICENESS)
+    settings = settings_module.load(forgive_unknown=True)
+    _start_logging(settings, arguments.scope / f"sidecar-{arguments.profile}.log")
+    while True:
+        lock = spool.try_lock(lock_path(arguments.scope, arguments.profile))
+        if lock is None:
+            return  # another one serves
+        try:
+            worker = _serve(arguments.scope, arguments.profile, settings)
+        finally:
+            os.close(lock)
+        # released first, looked then: a producer that wrote and found the lock held is seen here
+        if worker.is_stopping or not worker.has_work():
+            os._exit(0)  # a hung call of MLflow's must not keep us
+
+
+def _serve(scope: Path, profile: str, settings: Settings) -> Worker:
+    worker = Worker(
+        scope,
+        profile,
+        connect=lambda: open_store(settings),
+        idle_timeout_s=settings.idle_timeout_s,
+        status_path=scope / f"sidecar-{profile}.json",
+        store=mask_secrets(settings.tracking_uri),
+    )
+    signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+    anyio.run(worker.serve)
+    return worker
+
+
+def _start_logging(settings: Settings, path: Path) -> None:
+    with contextlib.suppress(OSError):
+        if path.stat().st_size > LOG_MAX_BYTES:
+            os.truncate(path, 0)
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s",
+    )
+    logging.captureWarnings(True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,289 @@
+"""
+What to do next for one run: events in, instructions out, no clock, no file, no network.
+
+`RunPlan` is told what was read and how each call ended; it answers with the next instruction. The
+performer (`delivery`) has no policy. The same states serve metrics, params, tags and artifacts:
+
+    read -> hold until a batch is full or old enough -> send -> commit what was read -> read
+
+A batch that the store refuses for good is halved until the bad item stands alone; that one goes to
+the dead letters, the others are delivered.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeGuard
+
+from allele_mlflow.errors import (
+    ErrorKind,
+    PermanentTrackingError,
+    TrackingError,
+    TransientTrackingError,
+)
+from allele_mlflow.records import ArtifactAdded, Ledger, Reading
+from allele_mlflow.sidecar import retry
+from allele_mlflow.tracking import limits
+
+ItemKind = Literal["metric", "param", "tag", "artifact"]
+#: Order of sending: what describes a run before its numbers, its files last.
+SEND_ORDER: tuple[ItemKind, ...] = ("param", "tag", "metric", "artifact")
+
+
+class Item(NamedTuple):
+    """
+    One record on its way. `stream_id` says whose ledger it is in.
+    """
+
+    stream_id: str
+    kind: ItemKind
+    value: Reading | tuple[str, str] | ArtifactAdded
+
+
+def is_pair(value: object) -> TypeGuard[tuple[str, str]]:
+    """
+    Whether an item's value is that of a param or tag.
+    """
+    return type(value) is tuple  # a Reading is a tuple too, but of a class of its own
+
+
+@dataclass(frozen=True)
+class Read:
+    """
+    Read about `limit` more readings and offer them; 0: only what the event lane says.
+    """
+
+    limit: int
+
+
+@dataclass(frozen=True)
+class Send:
+    """
+    Make one call with these items, all of one kind, and report `acknowledged` or `failed`.
+    """
+
+    kind: ItemKind
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True)
+class Commit:
+    """
+    Everything that was read is dealt with: store the cursors with these outcomes, by stream.
+    """
+
+    outcomes: dict[str, Ledger]
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """
+    Put an item into the dead letters with the store's words.
+    """
+
+    item: Item
+    reason: str
+    words: str
+
+
+@dataclass(frozen=True)
+class Wait:
+    """
+    Do nothing for so many seconds, or until there is news.
+    """
+
+    seconds: float
+    #: The store's words where it is the store that we wait for.
+    error: str | None = None
+
+
+Instruction = Read | Send | Commit | SetAside | Wait
+
+
+class RunPlan:
+    """
+    The delivery of one run as a state machine. Not thread-safe; never mutate it from outside.
+    """
+
+    def __init__(
+        self, *, batch_size: int, flush_interval_s: float, chance: random.Random | None = None
+    ) -> None:
+        self.batch_size = min(batch_size, limits.METRICS_PER_CALL)
+        self.flush_interval_s = flush_interval_s
+        #: Deliver at once, whatever the age: a flush, the run's end, a drain.
+        self.is_urgent = False
+        #: Only hold, until it becomes urgent (quiet delivery, or no store to deliver to).
+        self.is_quiet = False
+        self._chance = chance or random.SystemRandom()
+        #: Read and not yet sent, by kind.
+        self._held: dict[ItemKind, list[Item]] = {kind: [] for kind in SEND_ORDER}
+        self._oldest_s: float | None = None
+        #: Being sent: the parts of the present round, the first one in flight.
+        self._queue: deque[Send] = deque()
+        self._asides: deque[SetAside] = deque()
+        self._outcomes: dict[str, Ledger] = {}
+        self._attempt = 0
+        self._retry_at_s = 0.0
+        self._error: str | None = None
+
+    # --- events ---------------------------------------------------------------------------------
+
+    def offer(self, items: Iterable[Item], now_s: float) -> None:
+        """
+        These were read (and are not committed).
+        """
+        for item in items:
+            self._held[item.kind].append(item)
+            if self._oldest_s is None:
+                self._oldest_s = now_s
+
+    def settle(self, stream_id: str, outcome: Ledger) -> None:
+        """
+        These records of a stream are dealt with without a call; they wait for the next commit.
+        """
+        self._outcomes.setdefault(stream_id, Ledger()).add(outcome)
+
+    def acknowledged(self) -> None:
+        """
+        The store took the batch in flight.
+        """
+        for item in self._queue.popleft().items:
+            self._count(item)
+        self._attempt = 0
+        self._error = None
+
+    def failed(self, error: TrackingError, now_s: float) -> None:
+        """
+        The store did not take the batch in flight.
+        """
+        self._error = str(error)
+        if isinstance(error, PermanentTrackingError) and error.kind is not ErrorKind.NOT_FOUND:
+            self._isolate(str(error), str(error.facts.get("reason", "store")))
+            return
+        after_s = error.retry_after_s if isinstance(error, TransientTrackingError) else None
+        self._retry_at_s = now_s + retry.delay_s(
+            self._attempt, retry_after_s=after_s, chance=self._chance
+        )
+        self._attempt += 1
+
+    # --- the answer -----------------------------------------------------------------------------
+
+    def next(self, now_s: float) -> Instruction:
+        """
+        What to do now.
+        """
+        if self._asides:
+            return self._asides.popleft()
+        if self._queue:
+            wait_s = self._retry_at_s - now_s if self._attempt else 0.0
+            return Wait(wait_s, self._error) if wait_s > 0 else self._queue[0]
+        if self._outcomes and not self.in_flight:
+            outcomes, self._outcomes = self._outcomes, {}
+            return Commit(outcomes)
+        if self._is_due(now_s):
+            self._fill_queue()
+            return self._queue[0]
+        if self.is_quiet and not self.is_urgent:
+            return Read(0)
+        return Read(max(1, self.batch_size - len(self._held["metric"])))
+
+    @property
+    def in_flight(self) -> int:
+        """
+        Records read and not dealt with yet.
+        """
+        held = sum(len(items) for items in self._held.values())
+        return held + sum(len(send.items) for send in self._queue)
+
+    def uncommitted(self, *, leaving_out: Collection[str] = ()) -> Ledger:
+        """
+        What was read and is not committed: in flight (as pending) and dealt with, of all other
+        streams.
+        """
+        ledger = Ledger()
+        waiting = [item for items in self._held.values() for item in items]
+        waiting += [item for send in self._queue for item in send.items]
+        ledger.pending = sum(item.stream_id not in leaving_out for item in waiting)
+        for stream_id, outcome in self._outcomes.items():
+            if stream_id not in leaving_out:
+                ledger.add(outcome)
+        return ledger
+
+    @property
+    def flush_in_s(self) -> float:
+        """
+        Longest sleep that still flushes in time.
+        """
+        return self.flush_interval_s / 4
+
+    @property
+    def error(self) -> str | None:
+        """
+        The store's last words, None when the last call went well.
+        """
+        return self._error
+
+    def _is_due(self, now_s: float) -> bool:
+        if self._oldest_s is None or (self.is_quiet and not self.is_urgent):
+            return False
+        if self.is_urgent or len(self._held["metric"]) >= self.batch_size:
+            return True
+        return now_s - self._oldest_s >= self.flush_interval_s
+
+    def _fill_queue(self) -> None:
+        sizes = {
+            "param": limits.PARAMS_PER_CALL,
+            "tag": limits.TAGS_PER_CALL,
+            "metric": self.batch_size,
+            "artifact": 1,
+        }
+        for kind in SEND_ORDER:
+            for items in _without_repeats(kind, self._held[kind]):
+                self._queue.extend(
+                    Send(kind, tuple(items[start : start + sizes[kind]]))
+                    for start in range(0, len(items), sizes[kind])
+                )
+            self._held[kind] = []
+        self._oldest_s = None
+
+    def _isolate(self, words: str, reason: str) -> None:
+        send = self._queue.popleft()
+        if len(send.items) == 1:
+            item = send.items[0]
+            self._count(item, rejected=reason)
+            self._asides.append(SetAside(item, reason, words))
+        else:
+            middle = len(send.items) // 2
+            self._queue.appendleft(Send(send.kind, send.items[middle:]))
+            self._queue.appendleft(Send(send.kind, send.items[:middle]))
+        self._attempt = 0
+
+    def _count(self, item: Item, *, rejected: str | None = None) -> None:
+        ledger = self._outcomes.setdefault(item.stream_id, Ledger())
+        if rejected is None:
+            ledger.delivered[item.kind] = ledger.delivered.get(item.kind, 0) + 1
+        else:
+            ledger.rejected[rejected] = ledger.rejected.get(rejected, 0) + 1
+
+
+def _without_repeats(kind: ItemKind, items: Sequence[Item]) -> list[list[Item]]:
+    """
+    Params and tags in groups in which no key stands twice, for MLflow refuses a call that repeats
+    one.
+    """
+    if kind not in ("param", "tag"):
+        return [list(items)] if items else []
+    groups: list[list[Item]] = []
+    seen: set[str] = set()
+    for item in items:
+        assert is_pair(item.value)
+        key = str(item.value[0])
+        if not groups or key in seen:
+            groups.append([])
+            seen = set()
+        groups[-1].append(item)
+        seen.add(key)
+    return groups

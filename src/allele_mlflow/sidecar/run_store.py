@@ -1,0 +1,272 @@
+"""
+One run's side of the tracking store: it is created once, and every call is made in a worker thread.
+
+A call of MLflow's cannot be cancelled: the run waits for it while the other runs go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import anyio
+import anyio.to_thread
+
+from allele_mlflow.clock import now_monotonic_s, thread_cpu_s
+from allele_mlflow.errors import (
+    ErrorKind,
+    PermanentTrackingError,
+    TrackingError,
+    TransientTrackingError,
+)
+from allele_mlflow.queue import spool
+from allele_mlflow.records import ArtifactAdded, Reading, RunEnded, RunId, RunSpec, RunState
+from allele_mlflow.sidecar import retry
+from allele_mlflow.sidecar.plan import Send, is_pair
+from allele_mlflow.sidecar.run_summary import start_tags
+from allele_mlflow.tracking.protocol import Tracking
+
+_logger = logging.getLogger(__name__)
+
+
+class CallCost(NamedTuple):
+    """
+    What one call took: seconds on the clock and of its thread's CPU.
+    """
+
+    seconds: float
+    cpu_s: float
+
+
+class RunStore:
+    """
+    The calls of one run.
+
+    Args:
+        folder: The run's folder in the spool.
+        spec: What the logger wrote about it.
+        state: Where the run's id and the store's last words are noted.
+        connect: Gives the tracking store; called in a worker thread, may block, may raise
+            TrackingError.
+        limiter: Bounds the calls in flight of all runs.
+        find: Gives the store side of another run that is being delivered, by its uid.
+        on_news: Called when `state` changed.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        spec: RunSpec,
+        state: RunState,
+        *,
+        connect: Callable[[], Tracking],
+        limiter: anyio.CapacityLimiter,
+        find: Callable[[str], RunStore | None],
+        on_news: Callable[[], None],
+    ) -> None:
+        self._folder = folder
+        self._spec = spec
+        self._state = state
+        self._connect = connect
+        self._limiter = limiter
+        self._find = find
+        self._on_news = on_news
+        self._creating = threading.Lock()
+        self._chance = random.SystemRandom()
+
+    # --- in the event loop ----------------------------------------------------------------------
+
+    async def call(self, work: Callable[[], None]) -> CallCost:
+        """
+        Make one call in a worker thread.
+
+        Raises:
+            TrackingError: the store did not take it.
+        """
+
+        def measured() -> CallCost:
+            before = now_monotonic_s(), thread_cpu_s()
+            work()
+            return CallCost(now_monotonic_s() - before[0], thread_cpu_s() - before[1])
+
+        return await anyio.to_thread.run_sync(
+            measured, abandon_on_cancel=True, limiter=self._limiter
+        )
+
+    async def insist(self, work: Callable[[], None]) -> bool:
+        """
+        Call until the store takes it; False where it never will.
+        """
+        attempt = 0
+        while True:
+            try:
+                await self.call(work)
+                return True
+            except TransientTrackingError as exc:
+                self._note(exc)
+                await anyio.sleep(
+                    retry.delay_s(attempt, retry_after_s=exc.retry_after_s, chance=self._chance)
+                )
+                attempt += 1
+            except TrackingError as exc:
+                self._note(exc)
+                return False
+
+    async def ensure_run(self) -> None:
+        """
+        Create the run in MLflow where that was not done yet.
+
+        Raises:
+            TrackingError: the store did not take it.
+        """
+        if self._state.run_id is None:
+            await self.call(self.create_run)
+            self._on_news()
+
+    async def insist_on_run(self) -> None:
+        """
+        Create the run however long it takes: without it there is nowhere to deliver to.
+        """
+        if self._state.run_id is None:
+            await self.insist(self.create_run)
+
+    # --- in a worker thread ---------------------------------------------------------------------
+
+    @property
+    def run_id(self) -> RunId:
+        """
+        MLflow's id of the run, which exists.
+        """
+        assert self._state.run_id is not None
+        return RunId(self._state.run_id)
+
+    @property
+    def is_idempotent(self) -> bool:
+        """
+        Whether a reading may be sent twice.
+        """
+        return self._connect().is_idempotent
+
+    def perform(self, send: Send) -> None:
+        """
+        Make the one call (or the uploads) that the plan wants.
+
+        Raises:
+            TrackingError: the store did not take it.
+        """
+        if send.kind == "metric":
+            self.log_batch(readings=[i.value for i in send.items if isinstance(i.value, Reading)])
+        elif send.kind == "param":
+            self.log_batch(params=dict(i.value for i in send.items if is_pair(i.value)))
+        elif send.kind == "tag":
+            self.log_batch(tags=dict(i.value for i in send.items if is_pair(i.value)))
+        else:
+            for item in send.items:
+                assert isinstance(item.value, ArtifactAdded)
+                self.log_artifact(self._artifact_file(item.value), item.value.artifact_path)
+
+    def log_batch(
+        self,
+        *,
+        readings: Sequence[Reading] = (),
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """
+        As `Tracking.log_batch`, for this run.
+        """
+        self._connect().log_batch(self.run_id, readings=readings, params=params, tags=tags)
+
+    def log_artifact(self, file: Path, artifact_path: str) -> None:
+        """
+        As `Tracking.log_artifact`, for this run.
+        """
+        self._connect().log_artifact(self.run_id, file, artifact_path)
+
+    def end_run(self, end: RunEnded) -> None:
+        """
+        As `Tracking.end_run`, for this run.
+        """
+        self._connect().end_run(self.run_id, end.status, end.timestamp_ns // 1_000_000)
+
+    def create_run(self) -> None:
+        """
+        Create the run in MLflow where that was not done yet; its parent too, which must be first.
+
+        Raises:
+            TransientTrackingError: the store did not take it.
+        """
+        try:
+            with self._creating:
+                if self._state.run_id is None:
+                    self._create_run()
+        except PermanentTrackingError as exc:
+            # nobody's record is at fault, so none may be set aside for it
+            raise TransientTrackingError(exc.message, kind=exc.kind) from exc
+
+    def _create_run(self) -> None:
+        tracking, spec, state = self._connect(), self._spec, self._state
+        if spec.run_id is not None:
+            run_id = RunId(spec.run_id)
+            experiment_id = tracking.reopen_run(run_id)
+        else:
+            experiment_id = tracking.ensure_experiment(
+                spec.experiment, artifact_location=spec.artifact_location
+            )
+            # a call of ours that was lost on its way back may have made the run already
+            found = tracking.find_run(experiment_id, spec.run_uid)
+            run_id = found or tracking.create_run(
+                experiment_id,
+                run_name=spec.run_name,
+                start_ms=spec.created_ns // 1_000_000,
+                tags=start_tags(spec, parent_run_id=self._parent_run_id()),
+            )
+        state.experiment_id = experiment_id
+        state.run_url = tracking.run_url(experiment_id, run_id)
+        state.status = "RUNNING"
+        state.run_id = run_id
+
+    def _parent_run_id(self) -> str | None:
+        if self._spec.parent_run_id or not self._spec.parent_run_uid:
+            return self._spec.parent_run_id
+        parent = self._find(self._spec.parent_run_uid)
+        if parent is not None:
+            parent.create_run()
+            return parent.run_id
+        scope = self._folder.parent.parent
+        for place in ("runs", "done"):
+            folder = scope / place / self._spec.parent_run_uid
+            state = spool.read_struct(folder / spool.STATE_FILE, RunState)
+            if state is not None and state.run_id:
+                return state.run_id
+            if (folder / spool.RUN_FILE).exists():
+                raise TransientTrackingError(
+                    "the parent run is not in MLflow yet", kind=ErrorKind.STORE_BUSY
+                )
+        return None
+
+    def _artifact_file(self, artifact: ArtifactAdded) -> Path:
+        if artifact.copied:
+            return self._folder / spool.ARTIFACTS / artifact.source
+        path = Path(artifact.source)
+        try:
+            found = path.stat()
+        except OSError:
+            found = None
+        wanted = (artifact.size_bytes, artifact.mtime_ns)
+        if found is None or (found.st_size, found.st_mtime_ns) != wanted:
+            raise PermanentTrackingError(
+                f"artifact {path} was too large to copy and has changed or gone since",
+                kind=ErrorKind.BAD_ARTIFACT,
+                reason="artifact_changed",
+            )
+        return path
+
+    def _note(self, exc: TrackingError) -> None:
+        self._state.last_error = str(exc)
+        _logger.warning("run %s: %s", self._spec.run_uid, exc)
+        self._on_news()

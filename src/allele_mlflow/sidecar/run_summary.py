@@ -1,0 +1,161 @@
+"""
+What the sidecar writes to MLflow beside the user's records: tags, summaries, environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from allele_mlflow.queue import spool
+from allele_mlflow.records import Ledger, Reading, RunEnded, RunSpec, canonical_json, content_hash
+from allele_mlflow.sampling.phase_summary import phases_document, summarise
+from allele_mlflow.sidecar.run_files import RunFiles
+from allele_mlflow.tracking import limits
+
+FOLDER = "allele"
+
+
+def start_tags(spec: RunSpec, *, parent_run_id: str | None) -> dict[str, str]:
+    """
+    The tags that a run is created with: the user's, ours, and those MLflow's pages show.
+    """
+    tags = dict(spec.tags)
+    tags["allele.run_uid"] = spec.run_uid
+    tags["allele.environment"] = content_hash(_comparable(describe_environment(spec)))[:16]
+    tags["mlflow.source.type"] = "LOCAL"
+    if spec.correlation_id:
+        tags["allele.correlation_id"] = spec.correlation_id
+    if spec.source:
+        tags["mlflow.source.name"] = spec.source
+    if parent_run_id:
+        tags["mlflow.parentRunId"] = parent_run_id
+    try:
+        tags.setdefault("mlflow.user", getpass.getuser())
+    except (KeyError, OSError):
+        pass  # a user id without a name, as in some containers
+    return {key: value[: limits.TAG_VALUE_LENGTH] for key, value in tags.items()}
+
+
+def run_tags(files: RunFiles, end: RunEnded, ledger: Ledger, *, cpu_s: float) -> dict[str, str]:
+    """
+    The tags of a run's end: how it ended, its ledger, what its logger cost.
+    """
+    tags = {
+        "allele.ended_by": end.ended_by,
+        "allele.delivery": ledger_text(ledger),
+        "allele.sidecar_cpu_s": f"{cpu_s:.2f}",
+    }
+    if end.overhead_ratio is not None:
+        tags["allele.logger_overhead_percent"] = f"{end.overhead_ratio * 100:.3f}"
+    errors = files.errors()
+    if errors:
+        last = errors[-1]
+        tags["allele.error.category"] = last["category"]
+        tags["allele.error.type"] = last["error_type"][:250]
+        tags["allele.error.message"] = last["message"][:1000]
+        tags["allele.error.count"] = str(len(errors))
+    return tags
+
+
+def ledger_text(ledger: Ledger) -> str:
+    """
+    The ledger as JSON, for the tag `allele.delivery`.
+    """
+    return msgspec.json.encode(
+        {"accepted": ledger.accepted} | msgspec.to_builtins(ledger), order="sorted"
+    ).decode()
+
+
+def summary_readings(files: RunFiles, end_ns: int) -> list[Reading]:
+    """
+    The `phase/<name>/...` metrics.
+    """
+    return [
+        Reading(key, value, end_ns // 1_000_000, 0)
+        for key, value in sorted(summarise(files.phase_rows()).items())
+        if limits.check_key(key) is None
+    ]
+
+
+def summary_files(files: RunFiles, folder: Path, spec: RunSpec) -> Iterator[tuple[str, Path]]:
+    """
+    The artifacts of a run's end as (artifact path, file); written into the run's folder on the way.
+    """
+    documents: dict[str, Any] = {"environment.json": describe_environment(spec)}
+    phases = phases_document(files.phase_rows())
+    if phases["rows"]:
+        documents["phases.json"] = phases
+    errors = files.errors()
+    if errors:
+        documents["errors.json"] = {"format": 1, "errors": errors}
+    for name, document in documents.items():
+        path = folder / name
+        spool.write_whole(path, msgspec.json.format(canonical_json(document), indent=1))
+        yield f"{FOLDER}/{name}", path
+    for number, error in enumerate(errors):
+        path = folder / f"traceback-{number}.txt"
+        spool.write_whole(path, error["traceback"].encode("utf-8", "backslashreplace"))
+        yield f"{FOLDER}/tracebacks/{number:03d}-{error['fingerprint']}.txt", path
+        if number == 99:
+            break
+    if files.rejected_path.exists():
+        yield f"{FOLDER}/rejected.jsonl", files.rejected_path
+
+
+def describe_environment(spec: RunSpec) -> dict[str, Any]:
+    """
+    Where the run ran, as far as results may depend on it and this machine is the one.
+    """
+    environment: dict[str, Any] = {
+        "format": 1,
+        "host": spec.host,
+        "source": spec.source,
+        "working_folder": spec.working_folder,
+    }
+    uname = platform.uname()
+    if spec.host != uname.node:
+        return environment  # delivered elsewhere by `sync`: what this machine has says nothing
+    return environment | {
+        "python": platform.python_version(),
+        "implementation": platform.python_implementation(),
+        "system": uname.system,
+        "kernel": uname.release,
+        "machine": uname.machine,
+        "cpu_count": os.cpu_count(),
+        "executable": sys.executable,
+        "packages": _packages(),
+    }
+
+
+@cache
+def _packages() -> dict[str, str]:
+    """
+    Installed distributions and their versions, from the names of their folders: importlib.metadata
+    parses every METADATA file, which takes a hundred times as long.
+    """
+    found = {}
+    for entry in reversed(sys.path):
+        with contextlib.suppress(OSError):
+            for name in os.listdir(entry or "."):
+                if name.endswith(".dist-info"):
+                    distribution, _, version = name.removesuffix(".dist-info").rpartition("-")
+                    found[distribution.replace("_", "-").lower()] = version
+    return dict(sorted(found.items()))
+
+
+def _comparable(environment: dict[str, Any]) -> dict[str, Any]:
+    """
+    The part that says whether two runs may be compared: not who ran what from where.
+    """
+    left_out = ("executable", "source", "working_folder")
+    return {name: value for name, value in environment.items() if name not in left_out}
