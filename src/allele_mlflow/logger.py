@@ -1,0 +1,388 @@
+"""
+Where a run begins: `start_logger`, `attach`, `current_logger`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from allele_mlflow import settings as settings_module
+from allele_mlflow.clock import now_ns
+from allele_mlflow.disabled import DisabledRunLogger
+from allele_mlflow.errors import AlleleMlflowError, ErrorKind, QueueError, RecordError
+from allele_mlflow.mistakes import Mistakes
+from allele_mlflow.queue import plain, spool
+from allele_mlflow.queue.writer import StreamWriter
+from allele_mlflow.records import RunSpec, RunState
+from allele_mlflow.run_logger import RunLogger
+from allele_mlflow.settings import HANDLE_VARIABLE, Settings, mask_secrets
+from allele_mlflow.sidecar.profile import profile_of
+from allele_mlflow.tracking import limits
+
+
+def start_logger(
+    experiment: str,
+    *,
+    run_name: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+    parent: RunLogger | str | None = None,
+    run_id: str | None = None,
+    run_uid: str | None = None,
+    correlation_id: str | None = None,
+    settings: Settings | None = None,
+    on_error: Callable[[str], None] | None = None,
+    **overrides: Any,
+) -> RunLogger:
+    """
+    Start logging a run; returns in milliseconds, for the sidecar creates it in MLflow.
+
+    Args:
+        experiment: Its name, behind the setting `experiment_prefix`.
+        run_name: Shown in MLflow.
+        params: Parameters of the run.
+        tags: Tags of the run.
+        parent: A logger, or the MLflow id of the run above this one.
+        run_id: Go on with an existing MLflow run.
+        run_uid: Join the run of that uid: the first process to start it creates it.
+        correlation_id: Tag `allele.correlation_id`.
+        settings: Ready settings instead of those of the environment.
+        on_error: Called with a text at the first mistake of each key, and when the sidecar cannot
+            start.
+        **overrides: Settings by their lower-case names, e.g. `tracking_uri=`,
+            `metrics_batch_size=`.
+    Raises:
+        SettingsError: an unknown setting or a bad value, before any work is done.
+        RecordError: an experiment name that MLflow cannot hold, or a `run_uid` that can be no name.
+    """
+    if settings is None:
+        settings = settings_module.load(overrides)
+    elif overrides:
+        settings = _overridden(settings, overrides)
+    settings_module.warn_not_in_force(settings)
+    name = f"{settings.experiment_prefix}{experiment}"
+    is_text = isinstance(experiment, str)
+    if not is_text or not 1 <= len(name) <= limits.EXPERIMENT_NAME_LENGTH:
+        raise RecordError(
+            f"experiment={plain.shown(experiment)}: want text, 1 to "
+            f"{limits.EXPERIMENT_NAME_LENGTH} characters with the prefix",
+            kind=ErrorKind.BAD_VALUE,
+            experiment=plain.shown(experiment),
+        )
+    parent_uid = parent.run_uid if isinstance(parent, RunLogger) else None
+    return _start(
+        name,
+        settings=settings,
+        run_name=run_name,
+        params=params,
+        tags=tags,
+        parent_run_uid=parent_uid,
+        parent_run_id=parent if isinstance(parent, str) else None,
+        run_id=run_id,
+        run_uid=run_uid,
+        correlation_id=correlation_id,
+        on_error=on_error,
+    )
+
+
+def attach(handle: str | None = None) -> RunLogger:
+    """
+    Log into a run that another process of this machine has started.
+
+    Args:
+        handle: What `log.handle()` gave there; by default found in the environment, which a child
+            process inherits.
+    Raises:
+        QueueError: there is no run to attach to.
+    """
+    found = handle or settings_module.variable(HANDLE_VARIABLE)
+    settings = settings_module.load(forgive_unknown=True)
+    if not settings.enabled:
+        return DisabledRunLogger(settings, "")
+    folder = Path(found) if found else None
+    spec = spool.read_struct(folder / spool.RUN_FILE, RunSpec) if folder is not None else None
+    if folder is None or spec is None:
+        where = f"{found} is no run of a spool here" if found else f"{HANDLE_VARIABLE} is not set"
+        raise QueueError(
+            f"no run to attach to: {where}",
+            kind=ErrorKind.QUEUE_UNAVAILABLE,
+            handle=found,
+        )
+    mistakes = Mistakes(None)
+    stream = StreamWriter(
+        folder,
+        check_key=limits.check_key,
+        strict=settings.strict,
+        quota_bytes=spec.spool_quota_bytes,
+        on_mistake=mistakes,
+    )
+    log = RunLogger(
+        stream=stream,
+        settings=settings,
+        experiment=spec.experiment,
+        run_uid=spec.run_uid,
+        folder=folder,
+        profile=spec.profile,
+        is_owner=False,
+        mistakes=mistakes,
+        start_child=_start,
+        on_close=_forget,
+    )
+    _remember(log, is_published=False)
+    return log
+
+
+def current_logger() -> RunLogger | None:
+    """
+    The logger that this process started or attached last and has not closed; None without one.
+    """
+    return _open_loggers[-1] if _open_loggers else None
+
+
+def _overridden(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
+    """
+    Ready settings with some changed: what was said there counts as said, and no environment.
+    """
+    unsaid = settings_module.load(environ={})
+    said = {
+        name: value
+        for name, default in settings_module.DEFAULTS.items()
+        if (value := getattr(settings, name)) not in (default, getattr(unsaid, name))
+        or name in settings.origins
+    }
+    return settings_module.load(said | dict(overrides), environ={})
+
+
+def _start(
+    experiment: str,
+    *,
+    settings: Settings,
+    run_name: str | None,
+    params: Mapping[str, Any] | None,
+    tags: Mapping[str, str] | None,
+    parent_run_uid: str | None = None,
+    parent_run_id: str | None = None,
+    run_id: str | None = None,
+    run_uid: str | None = None,
+    correlation_id: str | None = None,
+    on_error: Callable[[str], None] | None = None,
+) -> RunLogger:
+    if not settings.enabled:
+        return DisabledRunLogger(settings, experiment)
+    mistakes = Mistakes(on_error)
+    run_uid = _checked_uid(run_uid) if run_uid is not None else spool.new_uid()
+    scope = _open_scope(settings, mistakes)
+    folder = scope / "runs" / run_uid if scope is not None else None
+    is_owner = folder is None or _claim(folder)
+    quota = spool.quota_bytes(scope, settings.spool_quota_bytes) if scope is not None else 0
+    stream = StreamWriter(
+        folder,
+        check_key=limits.check_key,
+        strict=settings.strict,
+        quota_bytes=quota,
+        on_mistake=mistakes,
+    )
+    profile = profile_of(scope, settings) if scope is not None else ""
+    if settings.worker == "thread":
+        profile = f"{profile}-thread-{os.getpid()}"
+    log = RunLogger(
+        stream=stream,
+        settings=settings,
+        experiment=experiment,
+        run_uid=run_uid,
+        folder=folder,
+        profile=profile,
+        is_owner=is_owner,
+        mistakes=mistakes,
+        start_child=_start,
+        on_close=_forget,
+    )
+    short_tags = _short_tags(tags) if is_owner else {}
+    if folder is not None and is_owner:
+        spec = _spec(log, stream, quota, run_name, short_tags, correlation_id)
+        spec = msgspec.structs.replace(
+            spec,
+            run_id=run_id or _earlier_run_id(folder),
+            parent_run_id=parent_run_id,
+            parent_run_uid=parent_run_uid,
+        )
+        try:
+            spool.write_struct(folder / spool.RUN_FILE, spec)
+        except OSError as exc:
+            mistakes.warn_once("spool", f"the run cannot be written to {folder}: {exc.strerror}")
+    _remember(log, is_published=True)
+    for key, value in (tags or {}).items():
+        if folder is None or key not in short_tags:
+            log.tag(key, value)
+    log.params(params or {})
+    log._respawn(is_forced=True)
+    return log
+
+
+def _spec(
+    log: RunLogger,
+    stream: StreamWriter,
+    quota: int,
+    run_name: str | None,
+    tags: dict[str, str],
+    correlation_id: str | None,
+) -> RunSpec:
+    settings = log.settings
+    return RunSpec(
+        run_uid=log.run_uid,
+        experiment=log.experiment,
+        created_ns=now_ns(),
+        profile=log._profile,
+        owner_stream=stream.stream_id,
+        owner_pid=os.getpid(),
+        run_name=None if run_name is None else _text(run_name),
+        correlation_id=None if correlation_id is None else _text(correlation_id),
+        tags=tags,
+        tracking_uri_masked=mask_secrets(settings.tracking_uri),
+        artifact_location=settings.experiment_artifact_location,
+        batch_size=settings.batch_size,
+        flush_interval_s=settings.flush_interval_s,
+        sample_interval_s=settings.sample_interval_s,
+        sidecar_cpu_percent=settings.sidecar_cpu_percent,
+        max_lag_s=settings.max_lag_s,
+        delivery=settings.delivery,
+        spool_quota_bytes=quota,
+        offline=settings.is_offline,
+        host=os.uname().nodename,
+        source=sys.argv[0] if sys.argv else "",
+        working_folder=_working_folder(),
+        visible_devices=settings_module.variable("CUDA_VISIBLE_DEVICES"),
+    )
+
+
+def _short_tags(tags: Mapping[str, Any] | None) -> dict[str, str]:
+    """
+    The tags that the run can be created with; the others go through `tag`, which says what is
+    wrong.
+    """
+    short = {}
+    for key, value in (tags or {}).items():
+        try:
+            text = _text(value)
+        except Exception:  # noqa: BLE001 - the call's border: __str__ is the caller's code; `tag` counts it
+            continue
+        if limits.check_key(key) is None and len(text) <= limits.TAG_VALUE_LENGTH:
+            short[str.__str__(key)] = text
+    return short
+
+
+def _text(value: object) -> str:
+    return str(value).encode("utf-8", "replace").decode()
+
+
+def _working_folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""  # removed under us
+
+
+def _checked_uid(run_uid: object) -> str:
+    """
+    The uid, if it can be a folder's name.
+    """
+    if isinstance(run_uid, str) and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", run_uid):
+        return run_uid
+    raise RecordError(
+        f"run_uid={run_uid!r}: want 1 to 100 letters, digits, '_', '-' or '.', not beginning with "
+        "'.' or '-'",
+        kind=ErrorKind.BAD_VALUE,
+        run_uid=repr(run_uid),
+    )
+
+
+def _open_scope(settings: Settings, mistakes: Mistakes) -> Path | None:
+    try:
+        return spool.open_scope(Path(settings.spool_dir))
+    except QueueError as exc:
+        first = exc
+    import platformdirs  # only where the wanted folder cannot be used
+
+    fallback = Path(platformdirs.user_state_dir("allele-mlflow")) / "spool"
+    try:
+        scope = spool.open_scope(fallback)
+    except QueueError:
+        mistakes.warn_once(
+            "spool", f"{first.message}, nor can {fallback}: nothing of this run will be kept"
+        )
+        return None
+    mistakes.warn_once("spool", f"{first.message}; using {fallback}")
+    return scope
+
+
+def _claim(folder: Path) -> bool:
+    """
+    Whether this process is the first in the run's folder, and so its owner.
+    """
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        return False
+    except OSError:
+        return True  # the stream will find out and count
+    return True
+
+
+def _earlier_run_id(folder: Path) -> str | None:
+    state = spool.read_struct(
+        folder.parent.parent / "done" / folder.name / spool.STATE_FILE, RunState
+    )
+    return state.run_id if state is not None else None
+
+
+# --- the loggers of this process ------------------------------------------------------------------
+
+_open_loggers: list[RunLogger] = []
+#: For each open logger that published its handle, the handle that stood in the environment before.
+_outer_handles: dict[RunLogger, str | None] = {}
+
+
+def _remember(log: RunLogger, *, is_published: bool) -> None:
+    _open_loggers.append(log)
+    if is_published and log.handle():
+        _outer_handles[log] = settings_module.variable(HANDLE_VARIABLE)
+        settings_module.publish_variable(HANDLE_VARIABLE, log.handle())
+
+
+def _forget(log: RunLogger) -> None:
+    if log in _open_loggers:
+        _open_loggers.remove(log)
+    if log not in _outer_handles:  # attached: the handle stays for the next one
+        return
+    outer = _outer_handles.pop(log)
+    for inner, before in _outer_handles.items():
+        if before == log.handle():  # closed before the run that was started inside it
+            _outer_handles[inner] = outer
+    if settings_module.variable(HANDLE_VARIABLE) == log.handle():
+        settings_module.publish_variable(HANDLE_VARIABLE, outer)
+
+
+@atexit.register
+def _close_at_exit() -> None:
+    exc: BaseException | None = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    if hasattr(sys, "ps1"):  # at a prompt an exception ends one line, and not the program
+        exc = None
+    for log in reversed(list(_open_loggers)):
+        with contextlib.suppress(AlleleMlflowError, KeyboardInterrupt):  # the others close too
+            status, ended_by = log._note_end(exc)
+            ended_by = "exit" if exc is None else ended_by
+            log._close(status, ended_by, waits=log.settings.exit == "drain")
+    if isinstance(exc, KeyboardInterrupt):
+        # CPython forgets that Ctrl-C ended it when code from a text runs after it, as an import of
+        # a module with a namedtuple does; the shell would then go on with its loop
+        with contextlib.suppress(KeyboardInterrupt):
+            exec("raise KeyboardInterrupt")

@@ -1,0 +1,67 @@
+"""
+What `close` returns: where every record of the run is, and what the logger cost.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from allele_mlflow.records import Ledger
+
+
+@dataclass(frozen=True)
+class DeliveryReport:
+    """
+    The end of one run as its logger saw it.
+
+    Units: `elapsed_s` from start to close, `waited_s` of it in close; `overhead_ratio` the logger's
+    calls as a part of `elapsed_s` (0.01 = 1 %), None where the run was too short to tell.
+    """
+
+    experiment: str
+    run_uid: str
+    run_id: str | None
+    run_url: str | None
+    status: str
+    ledger: Ledger
+    is_complete: bool
+    elapsed_s: float
+    waited_s: float
+    overhead_ratio: float | None
+    spool: Path | None
+    last_error: str | None = None
+    is_offline: bool = False
+
+    def line(self) -> str:
+        """
+        The ledger in one line of plain text.
+        """
+        ledger = self.ledger
+        metrics = ledger.delivered.get("metric", 0)
+        parts = [f"{metrics:,} metrics delivered", f"{sum(ledger.rejected.values()):,} rejected"]
+        parts.append(f"{ledger.pending:,} pending")
+        if ledger.dropped:
+            reasons = ", ".join(f"{reason} {n:,}" for reason, n in sorted(ledger.dropped.items()))
+            parts.append(f"{sum(ledger.dropped.values()):,} dropped ({reasons})")
+        if ledger.torn:
+            parts.append(f"{ledger.torn:,} torn")
+        cost = f"{self.elapsed_s:.1f} s"
+        if self.overhead_ratio is not None:
+            cost = f"{self.overhead_ratio * 100:.1f} % of {cost}"
+        return f"{', '.join(parts)}; logger {cost}"
+
+    def lines(self) -> list[str]:
+        """
+        What `close` writes to a terminal: experiment, address of the run, ledger, and what to do
+        next.
+        """
+        found = [f"experiment {self.experiment}, run {self.run_url or self.run_uid}", self.line()]
+        if not self.is_complete and self.spool is not None:
+            command = f"allele-mlflow sync {shlex.quote(str(self.spool))}"
+            who = "deliver them with" if self.is_offline else "the sidecar goes on alone, or"
+            found.append(f"{self.ledger.pending:,} records wait in {self.spool}; {who}: {command}")
+            if self.last_error:
+                found.append(f"last error: {self.last_error}")
+        return found

@@ -1,0 +1,775 @@
+"""
+`RunLogger`: every method stores and returns; what it does is elsewhere (queue.writer stores,
+snapshots copies, sidecar delivers).
+
+Over 500 lines because the class is one page of reference and its methods are short.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self, SupportsIndex
+
+from allele_mlflow import snapshots
+from allele_mlflow.clock import now_monotonic_s, now_ns, pause_s
+from allele_mlflow.errors import DeliveryError, ErrorKind, SidecarError
+from allele_mlflow.failures import Category, describe_failure
+from allele_mlflow.mistakes import AlleleMlflowWarning, Mistakes
+from allele_mlflow.queue import plain, spool
+from allele_mlflow.queue.run_reader import count_ledger
+from allele_mlflow.queue.writer import StreamWriter
+from allele_mlflow.records import (
+    ArtifactAdded,
+    ErrorLogged,
+    FlushAsked,
+    Ledger,
+    ParamLogged,
+    RunEnded,
+    RunState,
+    RunStatus,
+    StreamEnded,
+    TagSet,
+    content_hash,
+)
+from allele_mlflow.report import DeliveryReport
+from allele_mlflow.settings import Settings
+from allele_mlflow.sidecar import launch
+from allele_mlflow.sidecar.profile import lock_path, profile_of
+from allele_mlflow.tracking import limits
+
+WAIT_POLL_S = 0.01
+RESPAWN_EVERY_S = 1.0
+#: How long a sidecar may take from its launch to its lock.
+START_S = 3.0
+PROGRESS_AFTER_S = 1.0
+
+
+class MetricMethod(Protocol):
+    """
+    See `StreamWriter.metric`.
+    """
+
+    def __call__(self, key: str, value: Any, step: SupportsIndex | None = None) -> None:
+        """
+        Log one reading.
+        """
+
+
+class MetricsMethod(Protocol):
+    """
+    See `StreamWriter.metrics`.
+    """
+
+    def __call__(self, mapping: Mapping[str, Any], step: SupportsIndex | None = None) -> None:
+        """
+        Log several readings of one moment.
+        """
+
+
+class SeriesMethod(Protocol):
+    """
+    See `StreamWriter.series`.
+    """
+
+    def __call__(self, key: str, values: Any, first_step: SupportsIndex = 0) -> None:
+        """
+        Log an array of readings.
+        """
+
+
+class RunLogger:
+    """
+    Logs one MLflow run: every call stores into the spool and returns; a sidecar delivers.
+
+    Use it as `with` or `async with`, or call `close`. Get one from `start_logger`, `attach` or
+    `child`.
+
+    Attributes:
+        metric: `metric(key, value, step=None)`: one reading (`StreamWriter.metric`).
+        metrics: `metrics(mapping, step=None)`: several of one moment (`StreamWriter.metrics`).
+        series: `series(key, values, first_step=0)`: an array in one go (`StreamWriter.series`).
+        run_uid: The run's id of ours, known at once; tag `allele.run_uid` in MLflow.
+        experiment: The experiment's full name.
+        settings: What it was started with.
+
+    The three are bound to the stream's own methods when the logger is made: one call, no
+    indirection.
+
+    Thread safety: share it between threads, signal handlers and finalizers.
+    Process safety: in a forked child the first call opens a stream of its own in the same run; only
+        the
+    process that started the run can end it.
+    """
+
+    metric: MetricMethod
+    metrics: MetricsMethod
+    series: SeriesMethod
+
+    def __init__(
+        self,
+        *,
+        stream: StreamWriter,
+        settings: Settings,
+        experiment: str,
+        run_uid: str,
+        folder: Path | None,
+        profile: str,
+        is_owner: bool,
+        mistakes: Mistakes,
+        start_child: Callable[..., RunLogger],
+        on_close: Callable[[RunLogger], None],
+    ) -> None:
+        self.settings = settings
+        self.experiment = experiment
+        self.run_uid = run_uid
+        self.metric = stream.metric
+        self.metrics = stream.metrics
+        self.series = stream.series
+        self._stream = stream
+        stream.on_slow = self._slow_point  # a roll is where a loop of metrics only looks for us
+        self._folder = folder
+        self._profile = profile
+        self._is_owner = is_owner
+        self._mistakes = mistakes
+        self._start_child = start_child
+        self._on_close = on_close
+        self._pid = os.getpid()
+        self._started_s = now_monotonic_s()
+        self._looked_s = now_monotonic_s()
+        self._launched_s = -START_S
+        self._flush_ids = count(1).__next__
+        self._phases = threading.local()
+        self._genomes: set[str] = set()
+        self._report: DeliveryReport | None = None
+
+    # --- describing the run ---------------------------------------------------------------------
+
+    def param(self, key: str, value: Any) -> None:
+        """
+        Log a parameter; MLflow keeps the first value of a key and refuses another one.
+
+        A value longer than MLflow keeps is shortened there, and whole in the artifact that it
+        names.
+        """
+        self._text("param", key, value, limits.PARAM_VALUE_LENGTH, ParamLogged)
+
+    def params(self, mapping: Mapping[str, Any]) -> None:
+        """
+        Log several parameters.
+        """
+        for key, value in self._pairs("params", mapping):
+            self.param(key, value)
+
+    def tag(self, key: str, value: Any) -> None:
+        """
+        Set a tag; the last value of a key stands. Long values as in `param`.
+        """
+        self._text("tag", key, value, limits.TAG_VALUE_LENGTH, TagSet)
+
+    def tags(self, mapping: Mapping[str, Any]) -> None:
+        """
+        Set several tags.
+        """
+        for key, value in self._pairs("tags", mapping):
+            self.tag(key, value)
+
+    def phase(self, name: str, step: SupportsIndex | None = None) -> Phase:
+        """
+        A `with` (or `async with`) block whose time, CPU, memory and GPU are attributed to `name`.
+
+        Phases may nest and may run in several threads. With a step, resource samples taken inside
+        carry it.
+        """
+        return Phase(self, self._stream, _phase_name(name), step)
+
+    def error(self, exc: BaseException, *, step: SupportsIndex | None = None) -> None:
+        """
+        Record an exception that the program survived: category, fingerprint and traceback.
+        """
+        failure = describe_failure(exc)
+        plain_step = None if step is None else plain.step(step)
+        if isinstance(plain_step, str):  # the error itself is worth keeping
+            self._stream.reject("bad_step", "error", failure.error_type, step, plain_step)
+            plain_step = None
+        names = self._phase_names()
+        self._stream.event(
+            ErrorLogged(
+                timestamp_ns=now_ns(),
+                category=failure.category.value,
+                error_type=failure.error_type,
+                message=failure.message,
+                traceback=failure.traceback,
+                fingerprint=failure.fingerprint,
+                step=plain_step,
+                phase=names[-1] if names else None,
+            )
+        )
+        self._slow_point()
+
+    # --- artifacts ------------------------------------------------------------------------------
+
+    def artifact(
+        self, path: str | os.PathLike[str], artifact_path: str | None = None, *, copy: bool = False
+    ) -> None:
+        """
+        Keep a file, or a folder with all that is in it, as artifacts of the run.
+
+        The bytes are copied into the spool before this returns, so the file may change or go
+        afterwards; one larger than `ARTIFACT_COPY_MAX_BYTES` is only noted, and must stay as it is
+        until it is uploaded.
+
+        Args:
+            path: The file or folder.
+            artifact_path: Folder to put it in, as in MLflow's `log_artifact`; the top by default.
+            copy: Copy whatever its size.
+        """
+        prefix = "" if artifact_path is None else f"{artifact_path}/"
+        most = sys.maxsize if copy else self.settings.artifact_copy_max_bytes
+        try:
+            found = snapshots.files_below(Path(path))
+            name = Path(path).resolve().name
+        except (snapshots.Unusable, TypeError, OSError) as exc:
+            self._stream.reject("bad_artifact", "artifact", path, artifact_path, str(exc))
+            return
+        for file, below in found:
+            target = f"{prefix}{below}" if file == Path(path) else f"{prefix}{name}/{below}"
+            take = partial(snapshots.snapshot_file, file, copy_max_bytes=most)
+            self._keep("artifact", target, take)
+
+    def text(self, text: str, artifact_file: str) -> None:
+        """
+        Keep text as the artifact `artifact_file`.
+        """
+        self._keep_bytes("text", artifact_file, lambda: _text_bytes(text))
+
+    def json(self, value: Any, artifact_file: str) -> None:
+        """
+        Keep a value as JSON; NumPy scalars and arrays, dates and things with `to_dict` are
+        understood.
+        """
+        self._keep_bytes("json", artifact_file, lambda: snapshots.encode_json(value))
+
+    def table(self, table: Any, artifact_file: str) -> None:
+        """
+        Keep a pandas DataFrame (or a mapping of columns) as `.csv`, `.json` or `.parquet`.
+        """
+        self._keep_bytes(
+            "table", artifact_file, lambda: snapshots.encode_table(table, artifact_file)
+        )
+
+    def figure(self, figure: Any, artifact_file: str) -> None:
+        """
+        Keep a matplotlib figure (`.png`, `.svg`, `.pdf`) or a plotly one (`.html`, `.json`).
+        """
+        self._keep_bytes(
+            "figure", artifact_file, lambda: snapshots.encode_figure(figure, artifact_file)
+        )
+
+    def genome(self, genome: Any, name: str | None = None) -> str | None:
+        """
+        Keep a genome as it is now: its canonical JSON under its content hash, once however often.
+
+        Args:
+            genome: Anything with `to_dict`, or plain data.
+            name: A tag `allele.genome.<name>` that points to it.
+        Returns:
+            The SHA-256 of its canonical JSON, or None where it could not be read.
+        """
+        try:
+            data = snapshots.plain_genome(genome)
+        except Exception as exc:  # noqa: BLE001 - the log call's border: to_dict is the caller's code
+            self._stream.reject("bad_artifact", "genome", name or "", genome, str(exc))
+            return None
+        identity = content_hash(data)
+        if identity not in self._genomes:
+            self._genomes.add(identity)
+            self._keep_bytes(
+                "genome", f"genomes/{identity[:16]}.json", lambda: snapshots.encode_json(data)
+            )
+        if name is not None:
+            self.tag(f"allele.genome.{name}", identity)
+        return identity
+
+    # --- other processes and runs ---------------------------------------------------------------
+
+    def child(
+        self,
+        run_name: str | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> RunLogger:
+        """
+        Start a run below this one, in the same experiment and with the same settings.
+        """
+        return self._start_child(
+            self.experiment,
+            settings=self.settings,
+            run_name=run_name,
+            params=params,
+            tags=tags,
+            parent_run_uid=self.run_uid,
+            on_error=self._mistakes.on_error,
+        )
+
+    def handle(self) -> str:
+        """
+        A text that `attach(handle)` in another process of this machine turns into a logger of this
+        run.
+        """
+        return str(self._folder) if self._folder is not None else ""
+
+    # --- looking and waiting --------------------------------------------------------------------
+
+    @property
+    def run_id(self) -> str | None:
+        """
+        MLflow's id of the run; waits for the sidecar to create it, `exit_timeout_s` at most, else
+        None.
+        """
+        if self.settings.is_offline:
+            return None
+        state = self.status()
+        if self.settings.delivery == "quiet" and (state is None or state.run_id is None):
+            # quiet delivery makes no call of MLflow's while the benchmark runs, unless asked to
+            asked = FlushAsked(timestamp_ns=now_ns(), flush_id=now_ns())
+            self._stream.event(asked, counts=False)
+        state = self._wait(lambda s: s.run_id is not None, self.settings.exit_timeout_s)
+        return state.run_id if state is not None else None
+
+    @property
+    def run_url(self) -> str | None:
+        """
+        Where a person finds the run, None before it exists. Does not wait.
+        """
+        state = self.status()
+        return state.run_url if state is not None else None
+
+    def status(self) -> RunState | None:
+        """
+        What the sidecar last said of this run; None before it said anything.
+        """
+        if self._folder is None:
+            return None
+        folder = self._folder
+        if not folder.exists():
+            folder = folder.parent.parent / "done" / folder.name
+        return spool.read_struct(folder / spool.STATE_FILE, RunState)
+
+    def flush(self, timeout_s: float | None = None) -> bool:
+        """
+        Wait until everything logged before this call is in MLflow; whether it is.
+
+        Args:
+            timeout_s: Longest wait; `exit_timeout_s` by default.
+        """
+        if self.settings.is_offline:
+            return False
+        flush_id = now_ns() + self._flush_ids()
+        if not self._stream.event(
+            FlushAsked(timestamp_ns=now_ns(), flush_id=flush_id), counts=False
+        ):
+            return False
+        self._respawn()
+        timeout_s = self.settings.exit_timeout_s if timeout_s is None else timeout_s
+        return self._wait(lambda s: s.flushed_id >= flush_id or s.done, timeout_s) is not None
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def close(self, status: RunStatus | None = None) -> DeliveryReport:
+        """
+        End the run and wait for delivery, `exit_timeout_s` at most; then the sidecar goes on alone.
+
+        Args:
+            status: FINISHED by default.
+        Returns:
+            Where every record is. The second call returns the first one's report.
+        Raises:
+            DeliveryError: only with `strict=True`, when records were refused, dropped or torn.
+            KeyboardInterrupt: pressed while waiting, once the run is handed over.
+        """
+        is_detached = self.settings.exit == "detach"
+        return self._close(status or "FINISHED", "close", waits=not is_detached)
+
+    def detach(self) -> DeliveryReport:
+        """
+        End the run as FINISHED without waiting: the sidecar delivers alone.
+        """
+        return self._close("FINISHED", "detach", waits=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._leave(exc)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        import asyncio
+
+        # close waits; the loop must not
+        await asyncio.get_running_loop().run_in_executor(None, self._leave, exc)
+
+    def _leave(self, exc: BaseException | None) -> None:
+        status, ended_by = self._note_end(exc)
+        waits = self.settings.exit == "drain"
+        if exc is None:
+            self._close(status, ended_by, waits=waits)
+            return
+        with contextlib.suppress(DeliveryError):  # the user's own exception is the one to see
+            self._close(status, ended_by, waits=waits)
+
+    def _note_end(self, exc: BaseException | None) -> tuple[RunStatus, str]:
+        if exc is None or (isinstance(exc, SystemExit) and exc.code in (None, 0)):
+            return "FINISHED", "close"
+        if isinstance(exc, GeneratorExit):
+            return "FINISHED", "close"
+        self.error(exc)
+        if isinstance(exc, KeyboardInterrupt):
+            return "KILLED", "KeyboardInterrupt"
+        if describe_failure(exc).category is Category.OUT_OF_MEMORY:
+            return "KILLED", "out of memory"
+        return "FAILED", type(exc).__name__
+
+    def _close(self, status: RunStatus, ended_by: str, *, waits: bool) -> DeliveryReport:
+        if self._report is not None:
+            return self._report
+        if not self._is_owner or os.getpid() != self._pid:
+            return self._close_stream()
+        closing_s = now_monotonic_s()
+        elapsed_s = closing_s - self._started_s
+        overhead = self._overhead_ratio(elapsed_s)
+        self._stream.close(
+            lambda slots: RunEnded(
+                timestamp_ns=now_ns(),
+                status=status,
+                slots=slots,
+                ended_by=ended_by,
+                overhead_ratio=overhead,
+            )
+        )
+        self._on_close(self)
+        self._respawn(is_forced=True)
+        state = interrupt = None
+        if waits and not self.settings.is_offline and self._folder is not None:
+            try:
+                state = self._drain()
+            except KeyboardInterrupt as exc:
+                interrupt = exc  # whoever presses Ctrl-C wants to leave, and the records are safe
+        report = self._make_report(state or self.status(), status, elapsed_s, closing_s, overhead)
+        self._report = report
+        self._tell(report)
+        if interrupt is not None:
+            raise interrupt
+        if self.settings.strict and report.ledger.lost:
+            raise DeliveryError(report.line(), kind=ErrorKind.UNDELIVERED, report=report)
+        return report
+
+    def _close_stream(self) -> DeliveryReport:
+        self._stream.close(lambda slots: StreamEnded(timestamp_ns=now_ns(), slots=slots))
+        self._on_close(self)
+        elapsed_s = now_monotonic_s() - self._started_s
+        report = self._make_report(None, "RUNNING", elapsed_s, now_monotonic_s(), None)
+        self._report = report
+        return report
+
+    # --- inner ----------------------------------------------------------------------------------
+
+    def _drain(self) -> RunState | None:
+        timeout_s = self.settings.exit_timeout_s
+        started_s = now_monotonic_s()
+        shows = sys.stderr is not None and sys.stderr.isatty()
+        shown = False
+
+        def is_over(state: RunState) -> bool:
+            nonlocal shown
+            waited_s = now_monotonic_s() - started_s
+            if shows and waited_s > PROGRESS_AFTER_S and self.settings.log_level != "error":
+                shown = True
+                text = (
+                    f"allele-mlflow: {state.ledger.pending:,} records to deliver, {waited_s:.0f} s"
+                )
+                sys.stderr.write(f"\r{text:<70}")
+                sys.stderr.flush()
+            rate = state.delivered_per_s
+            if (
+                rate
+                and state.end is not None
+                and state.ledger.pending / rate > timeout_s - waited_s
+            ):
+                return True  # it would not be enough: hand over now
+            return state.done
+
+        try:
+            return self._wait(is_over, timeout_s)
+        finally:
+            if shown:
+                sys.stderr.write("\r" + " " * 70 + "\r")
+
+    def _make_report(
+        self,
+        state: RunState | None,
+        status: str,
+        elapsed_s: float,
+        closing_s: float,
+        overhead: float | None,
+    ) -> DeliveryReport:
+        is_complete = state is not None and state.done
+        ledger = Ledger()
+        if state is not None:
+            ledger.add(state.ledger)
+        if not is_complete and self._is_owner:
+            ledger = self._counted() or ledger
+        return DeliveryReport(
+            experiment=self.experiment,
+            run_uid=self.run_uid,
+            run_id=state.run_id if state else None,
+            run_url=state.run_url if state else None,
+            status=status,
+            ledger=ledger,
+            is_complete=is_complete,
+            elapsed_s=elapsed_s,
+            waited_s=now_monotonic_s() - closing_s,
+            overhead_ratio=overhead,
+            spool=self._folder.parent.parent.parent if self._folder is not None else None,
+            last_error=state.last_error if state else None,
+            is_offline=self.settings.is_offline,
+        )
+
+    def _counted(self) -> Ledger | None:
+        """
+        The ledger from the spool's files, or without a spool from our own counters.
+        """
+        if self._folder is not None:
+            return count_ledger(self._folder, is_exact=False)
+        ledger = Ledger()
+        for reason, number in self._stream.counters.as_dict().items():
+            outcome, _, name = reason.partition(".")
+            (ledger.rejected if outcome == "rejected" else ledger.dropped)[name] = number
+        return ledger
+
+    def _tell(self, report: DeliveryReport) -> None:
+        budget = self.settings.overhead_budget_percent
+        if report.overhead_ratio is not None and report.overhead_ratio * 100 > budget:
+            with contextlib.suppress(Warning):  # "error" filters must not make close raise
+                warnings.warn(
+                    f"logging took {report.overhead_ratio * 100:.1f} % of the run, over the budget "
+                    f"of {budget:g} %; log less often, or arrays with series()",
+                    AlleleMlflowWarning,
+                    stacklevel=4,
+                )
+        if self.settings.log_level == "error" or sys.stderr is None or not sys.stderr.isatty():
+            return
+        for line in report.lines():
+            sys.stderr.write(f"allele-mlflow: {line}\n")
+
+    def _overhead_ratio(self, elapsed_s: float) -> float | None:
+        from allele_mlflow.queue.calibration import seconds_per_call  # only at the end
+
+        calls = self._stream.stored_count()
+        if elapsed_s < 0.05:
+            return None
+        return calls * seconds_per_call() / elapsed_s
+
+    def _pairs(self, call: str, mapping: Mapping[str, Any]) -> list[tuple[str, Any]]:
+        try:
+            return [(key, value) for key, value in mapping.items()]
+        except Exception as exc:  # noqa: BLE001 - the log call's border: the mapping is the caller's code
+            self._stream.reject("bad_value", call, "", mapping, f"want names and values: {exc}")
+            return []
+
+    def _text(
+        self,
+        kind: str,
+        key: str,
+        value: Any,
+        longest: int,
+        event_type: Callable[..., ParamLogged | TagSet],
+    ) -> None:
+        problem = limits.check_key(key)
+        if problem is not None:
+            self._stream.reject("bad_key", kind, key, value, problem)
+            return
+        try:
+            text = str(value)
+        except Exception as exc:  # noqa: BLE001 - the log call's border: __str__ is the caller's code
+            self._stream.reject("bad_value", kind, key, value, f"want text: {exc}")
+            return
+        key = str.__str__(key)  # a class of its own (StrEnum, NumPy's) has no place in a frame
+        text = text.encode("utf-8", "replace").decode()
+        if len(text) > longest:
+            artifact = f"allele/long_values/{kind}s/{key}.txt"
+            self.text(text, artifact)
+            note = f" ... [{len(text)} characters; whole in artifact {artifact}]"
+            text = text[: longest - len(note)] + note
+        self._stream.event(event_type(timestamp_ns=now_ns(), key=key, value=text))
+        self._slow_point()
+
+    def _keep_bytes(self, call: str, artifact_file: str, encode: Callable[[], bytes]) -> None:
+        self._keep(
+            call,
+            artifact_file,
+            lambda folder: snapshots.snapshot_bytes(encode(), artifact_file, folder),
+        )
+
+    def _keep(
+        self, call: str, artifact_file: str, take: Callable[[Path], snapshots.Snapshot]
+    ) -> None:
+        problem = _artifact_problem(artifact_file)
+        if problem is not None:
+            self._stream.reject("bad_artifact", call, artifact_file, "", problem)
+            return
+        if self._folder is None:
+            self._stream.counters.count("dropped.no_spool")
+            return
+        try:
+            snapshot = take(self._folder / spool.ARTIFACTS)
+        except snapshots.Unusable as exc:
+            self._stream.reject("bad_artifact", call, artifact_file, "", str(exc))
+            return
+        except OSError:
+            self._stream.counters.count("dropped.disk_full")
+            return
+        event = ArtifactAdded(
+            timestamp_ns=now_ns(), artifact_path=artifact_file, **snapshot._asdict()
+        )
+        self._stream.event(event)
+        self._slow_point()
+
+    def _phase_names(self) -> list[str]:
+        names: list[str] | None = getattr(self._phases, "names", None)
+        if names is None:
+            names = self._phases.names = []
+        return names
+
+    def _wait(self, is_over: Callable[[RunState], bool], timeout_s: float) -> RunState | None:
+        deadline_s = now_monotonic_s() + timeout_s
+        while True:
+            state = self.status()
+            if state is not None and is_over(state):
+                return state
+            if now_monotonic_s() >= deadline_s or self._folder is None:
+                return None
+            self._slow_point()
+            pause_s(WAIT_POLL_S)
+
+    def _slow_point(self) -> None:
+        now_s = now_monotonic_s()
+        if now_s - self._looked_s >= RESPAWN_EVERY_S:
+            self._looked_s = now_s
+            self._respawn()
+
+    def _may_launch(self) -> bool:
+        """
+        Whether a sidecar that we start would deliver to the run's own store.
+        """
+        if self._is_owner or self._folder is None:
+            return self._is_owner
+        return profile_of(self._folder.parent.parent, self.settings) == self._profile
+
+    def _respawn(self, *, is_forced: bool = False) -> None:
+        """
+        Start a sidecar where there is none.
+        """
+        if self._folder is None or not (self._may_launch() or is_forced):
+            return
+        scope = self._folder.parent.parent
+        if spool.is_locked(lock_path(scope, self._profile)):
+            return
+        now_s = now_monotonic_s()
+        if now_s - self._launched_s < START_S:
+            return  # on its way: it has no lock yet
+        self._launched_s = now_s
+        try:
+            launch.ensure_sidecar(scope, self._profile, self.settings)
+        except (SidecarError, OSError) as exc:
+            self._mistakes.warn_once("sidecar", str(exc))
+
+
+class Phase:
+    """
+    One `with log.phase(...)` block. Each is used once.
+    """
+
+    __slots__ = ("_instance", "_log", "_name", "_step", "_stream")
+
+    def __init__(
+        self, log: RunLogger, stream: StreamWriter, name: str, step: SupportsIndex | None
+    ) -> None:
+        self._log = log
+        self._stream = stream
+        self._name = name
+        self._step = step
+        self._instance = 0
+
+    def __enter__(self) -> Self:
+        self._instance = self._stream.phase_begin(self._name, self._step)
+        self._log._phase_names().append(self._name)  # after what raises where it is strict
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stream.phase_end(self._name, self._step, self._instance)
+        names = self._log._phase_names()
+        if names:
+            names.pop()
+        self._log._slow_point()
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.__exit__()
+
+
+def _phase_name(name: object) -> str:
+    if type(name) is str and name.isascii():
+        return name
+    try:
+        text = str.__str__(name) if isinstance(name, str) else str(name)
+    except Exception:  # noqa: BLE001 - the log call's border: __str__ is the caller's code
+        text = plain.shown(name)
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _artifact_problem(artifact_file: object) -> str | None:
+    if not isinstance(artifact_file, str) or not artifact_file:
+        return "want the artifact's path in the run, e.g. 'plots/fitness.png'"
+    parts = artifact_file.split("/")
+    if (
+        any(part in ("", ".", "..") for part in parts)
+        or "\0" in artifact_file
+        or "\\" in artifact_file
+    ):
+        return f"want a relative path without empty, '.' or '..' parts, got {artifact_file!r}"
+    try:
+        artifact_file.encode()
+    except UnicodeEncodeError:  # a file name that is no UTF-8; MLflow's addresses are
+        return f"want a path of UTF-8 text, got {artifact_file!r}"
+    return None
+
+
+def _text_bytes(text: object) -> bytes:
+    if not isinstance(text, str):
+        raise snapshots.Unusable(f"want text, got {type(text).__name__}")
+    return text.encode("utf-8", "surrogatepass")
