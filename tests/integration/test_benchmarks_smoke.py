@@ -1,0 +1,114 @@
+"""
+Every benchmark runs once, tiny: for breakage only, never for its numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+DEADLINE_S = 280.0
+ARMS = (
+    *("null", "allele_mlflow", "allele_mlflow_quiet", "deque_floor"),
+    *("mlflow_sync", "mlflow_async", "mlflow_async_buffered"),
+)
+
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+def run(script: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """
+    A benchmark in a working folder of its own.
+    """
+    done = subprocess.run(
+        [sys.executable, str(script), *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def test_evolution_smoke_needs_no_other_file(tmp_path: Path) -> None:
+    """
+    A copy of evolution.py alone runs two cells and finds every reading of theirs in MLflow.
+    """
+    copy = tmp_path / "evolution.py"
+    copy.write_bytes((BENCHMARKS / "evolution.py").read_bytes())
+    done = run(copy, tmp_path, "--smoke", "--folder", str(tmp_path / "smoke"))
+    assert "smoke passed" in done.stdout
+
+
+def test_call_cost_runs(tmp_path: Path) -> None:
+    """
+    The call-cost benchmark writes exactly the promised keys, and leaves nothing behind.
+    """
+    output = tmp_path / "call_cost.json"
+    run(BENCHMARKS / "call_cost.py", tmp_path, "--quick", "--output", str(output))
+    report = json.loads(output.read_text())
+    assert set(report) == {
+        *("floor", "metric_tmpfs", "metric_disk", "metrics_dict"),
+        *("series_per_record_ns", "start_logger_ms", "import_ms"),
+        *("ratio_p50_tmpfs", "ratio_p50_disk", "environment"),
+    }
+    assert set(report["floor"]) == {"p50_ns", "p99_ns", "p999_ns", "max_ns"}
+    assert set(report["metric_disk"]) == set(report["floor"])
+    assert set(report["metrics_dict"]) == {"per_call_ns_10_keys", "ratio_to_ten_metric_calls"}
+    assert list(tmp_path.iterdir()) == [output]
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_arm_runs(arm: str, empty_store: Path, tmp_path: Path) -> None:
+    """
+    Each arm runs in a process of its own, loses nothing, and leaves nothing behind.
+    """
+    result = tmp_path / "result.json"
+    where = ("--folder", str(tmp_path), "--store", str(empty_store), "--result", str(result))
+    run(BENCHMARKS / "arms.py", tmp_path, arm, *where, "--pairs", "2")
+    found = json.loads(result.read_text())
+    assert len(found["log_ratios"]) == 2
+    assert found["lost"] == 0
+    assert (found["metrics_per_s"] > 0) == (arm != "null")
+    assert list(tmp_path.iterdir()) == [result]
+
+
+def test_overhead_runs(tmp_path: Path) -> None:
+    """
+    Short blocks and the whole effect end in one report, with nothing lost and nothing left behind.
+    """
+    output = tmp_path / "overhead.json"
+    arms = ("--arms", "null", "deque_floor")
+    run(BENCHMARKS / "overhead.py", tmp_path, "--quick", *arms, "--output", str(output))
+    report = json.loads(output.read_text())
+    assert set(report["arms"]) == {"null", "deque_floor"}
+    assert report["lost"] == 0
+    assert report["whole_effect"]["sidecar_cpu_us_per_metric"] > 0
+    assert report["whole_effect_quiet"]["pairs"] == 1
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_demo_runs(tmp_path: Path) -> None:
+    """
+    The demo ends with a table, a ledger that balances, and the next command to type.
+    """
+    program = (
+        f"import sys; sys.path.insert(0, {str(BENCHMARKS.parent)!r})\n"
+        "from benchmarks import demo, evolution\n"
+        "demo.GENERATIONS, demo.POPULATIONS = 3, (6,)\n"
+        "sys.exit(evolution.main(['--demo']))\n"
+    )
+    script = tmp_path / "tiny_demo.py"
+    script.write_text(program)
+    done = run(script, tmp_path)
+    assert "pop-6 mut-0.3" in done.stdout
+    assert "0 rejected + 0 dropped + 0 torn + 0 pending" in done.stdout
+    assert "make ui" in done.stdout
+    assert (tmp_path / "demo" / "mlflow.db").exists()

@@ -1,0 +1,440 @@
+"""
+The sidecar's coroutine against stores that fail: nothing lost, nothing twice, every run with its
+end.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import anyio
+import pytest
+
+from allele_mlflow.clock import now_ns
+from allele_mlflow.queue import spool
+from allele_mlflow.queue.run_reader import RunReader
+from allele_mlflow.queue.writer import StreamWriter
+from allele_mlflow.records import (
+    ErrorLogged,
+    ParamLogged,
+    RunEnded,
+    RunId,
+    RunSpec,
+    RunState,
+    TagSet,
+)
+from allele_mlflow.sidecar import delivery
+from allele_mlflow.sidecar.worker import Worker
+from allele_mlflow.testing import (
+    Fault,
+    FlakyTracking,
+    MemoryTracking,
+    assert_ledger_balanced,
+)
+from allele_mlflow.testing.memory_tracking import MemoryRun
+from allele_mlflow.tracking.protocol import Tracking
+from tests.queue_tools import SMALL_SERIES_SEGMENT, make_run, make_writer
+
+READINGS = 700
+#: Readings, a param, a tag, two phase edges, an error.
+ACCEPTED = READINGS + 5
+
+
+def start_run(
+    folder: Path, name: str = "run", *, batch_size: int = 50
+) -> tuple[Path, StreamWriter]:
+    """
+    A run as a logger leaves it: a spec and an open stream.
+    """
+    run = make_run(folder, name)
+    writer = make_writer(run, segment_bytes=SMALL_SERIES_SEGMENT)
+    spec = RunSpec(
+        run_uid=name,
+        experiment="e",
+        created_ns=now_ns(),
+        profile="p",
+        owner_stream=writer.stream_id,
+        owner_pid=1,
+        batch_size=50,
+        flush_interval_s=0.05,
+        sidecar_cpu_percent=100.0,
+    )
+    spool.write_struct(run / spool.RUN_FILE, spec)
+    return run, writer
+
+
+def log_everything(writer: StreamWriter) -> None:
+    """
+    Records of every kind, `ACCEPTED` in all.
+    """
+    instance = writer.phase_begin("select", 3)
+    for step in range(READINGS - 100):
+        writer.metric(f"m/{step % 3}", float(step), step)
+    writer.series("s", [float(i) for i in range(100)])
+    writer.phase_end("select", 3, instance)
+    writer.event(ParamLogged(timestamp_ns=1, key="p", value="v"))
+    writer.event(TagSet(timestamp_ns=1, key="t", value="v"))
+    writer.event(
+        ErrorLogged(
+            timestamp_ns=1,
+            category="numeric",
+            error_type="ZeroDivisionError",
+            message="division by zero",
+            traceback="...",
+            fingerprint="abc",
+        )
+    )
+
+
+def end_run(writer: StreamWriter) -> None:
+    """
+    The owner's farewell.
+    """
+    writer.close(lambda slots: RunEnded(timestamp_ns=now_ns(), status="FINISHED", slots=slots))
+
+
+def make_worker(run: Path, tracking: Tracking) -> Worker:
+    """
+    A sidecar of the run's scope that leaves when it has nothing to do.
+    """
+    return Worker(run.parent.parent, "p", connect=lambda: tracking, idle_timeout_s=0.0)
+
+
+def final_state(run: Path) -> RunState:
+    """
+    What the sidecar said last of a run that it archived.
+    """
+    state = spool.read_struct(run.parent.parent / "done" / run.name / spool.STATE_FILE, RunState)
+    assert state is not None, "the run was not archived"
+    return state
+
+
+def the_run(tracking: MemoryTracking) -> MemoryRun:
+    """
+    The only run of a store.
+    """
+    assert len(tracking.runs) == 1, "a run was created twice"
+    return next(iter(tracking.runs.values()))
+
+
+def assert_all_there(run: Path, tracking: MemoryTracking) -> None:
+    """
+    Every record is in the store once, the run has ended, and the ledger says so.
+    """
+    stored = the_run(tracking)
+    for third in range(3):
+        expected = list(range(third, READINGS - 100, 3))
+        assert sorted(row.step for row in stored.rows(f"m/{third}")) == expected
+    assert sorted(row.step for row in stored.rows("s")) == list(range(100))
+    assert stored.params["p"] == stored.tags["t"] == "v"
+    assert stored.status == "FINISHED"
+    assert stored.tags["allele.error.category"] == "numeric"
+    assert {"allele/phases.json", "allele/errors.json"} <= set(stored.artifacts)
+    state = final_state(run)
+    assert state.done
+    assert_ledger_balanced(state.ledger, accepted=ACCEPTED)
+    assert state.ledger.delivered == {
+        "metric": READINGS,
+        "phase": 2,
+        "param": 1,
+        "tag": 1,
+        "error": 1,
+    }
+
+
+def present_state(run: Path) -> RunState:
+    """
+    What the sidecar says of a run that it serves.
+    """
+    return spool.read_struct(run / spool.STATE_FILE, RunState) or RunState(
+        run_uid=run.name, updated_ns=0
+    )
+
+
+async def until(is_true: Callable[[], bool]) -> None:
+    """
+    Wait for something that only the file system or another thread tells.
+    """
+    while not is_true():  # noqa: ASYNC110 - no event reaches us from there
+        await anyio.sleep(0.002)
+
+
+async def serve(worker: Worker) -> None:
+    """
+    Serve to the end, within a deadline.
+    """
+    with anyio.fail_after(40):
+        await worker.serve()
+
+
+class ForgetfulTracking(MemoryTracking):
+    """
+    A store that keeps no reading, so that only the sidecar's own memory is seen.
+    """
+
+    def log_batch(self, run_id: RunId, **rest: Any) -> None:
+        """
+        Take it and forget it.
+        """
+
+
+def peak_bytes(folder: Path, readings: int) -> int:
+    """
+    The most memory that delivering a backlog took.
+    """
+    run, writer = start_run(folder)
+    for step in range(readings):
+        writer.metric("a", 1.0, step)
+    end_run(writer)
+    tracemalloc.start()
+    anyio.run(make_worker(run, ForgetfulTracking()).serve)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert final_state(run).ledger.delivered == {"metric": readings}
+    return peak
+
+
+def test_memory_does_not_grow_with_the_backlog(tmp_path: Path) -> None:
+    """Ten times the pending records take the same memory: what waits, waits in the files."""
+    peak_bytes(tmp_path / "first", 100)  # what is imported and cached once
+    small = peak_bytes(tmp_path / "small", 4_000)
+    large = peak_bytes(tmp_path / "large", 40_000)
+    assert large - small < 500_000
+
+
+async def test_run_arrives_whole(tmp_path: Path) -> None:
+    """Records of every kind are delivered, the run is ended, its folder archived."""
+    run, writer = start_run(tmp_path)
+    log_everything(writer)
+    end_run(writer)
+    tracking = MemoryTracking()
+    await serve(make_worker(run, tracking))
+    assert_all_there(run, tracking)
+    assert not run.exists()
+    assert not (run.parent.parent / "done" / "run" / spool.STREAMS).exists()
+
+
+@pytest.mark.parametrize("fault", [Fault.transient(), Fault.answer_lost()], ids=["down", "lost"])
+@pytest.mark.parametrize(
+    "method",
+    ["ensure_experiment", "find_run", "create_run", "log_batch", "log_artifact", "end_run"],
+)
+async def test_failing_call_is_repeated(tmp_path: Path, method: str, fault: Fault) -> None:
+    """Each call of the store's may fail, or commit and lose its answer: all is there, once."""
+    run, writer = start_run(tmp_path)
+    log_everything(writer)
+    end_run(writer)
+    tracking = MemoryTracking()
+    flaky = FlakyTracking(tracking, {method: [fault, None, fault, fault]})
+    await serve(make_worker(run, flaky))
+    assert_all_there(run, tracking)
+
+
+async def test_store_that_is_down_delays_and_loses_nothing(tmp_path: Path) -> None:
+    """While every call fails the state says why; when the store is back all arrives."""
+    run, writer = start_run(tmp_path)
+    log_everything(writer)
+    end_run(writer)
+    tracking = MemoryTracking()
+    is_down = True
+    flaky = FlakyTracking(tracking, lambda *_: Fault.transient() if is_down else None)
+    worker = make_worker(run, flaky)
+    async with anyio.create_task_group() as group:
+        group.start_soon(serve, worker)
+        with anyio.fail_after(20):
+            await until(lambda: flaky.calls["ensure_experiment"] >= 3)
+            await until(lambda: bool(present_state(run).last_error))
+        state = present_state(run)
+        assert_ledger_balanced(state.ledger, accepted=ACCEPTED)
+        assert not state.done
+        is_down = False
+    assert_all_there(run, tracking)
+
+
+async def test_hung_call_holds_up_its_own_run_only(tmp_path: Path) -> None:
+    """A call that never returns keeps its run waiting; the others go on."""
+    hold = threading.Event()
+    hung, hung_writer = start_run(tmp_path, "hung")
+    other, other_writer = start_run(tmp_path, "other")
+    tracking = MemoryTracking()
+
+    class HangsForOne(FlakyTracking):
+        def log_batch(self, run_id, **rest):  # type: ignore[no-untyped-def]
+            if tracking.runs[run_id].tags["allele.run_uid"] == "hung":
+                hold.wait(30)
+            self.inner.log_batch(run_id, **rest)
+
+    for writer in (hung_writer, other_writer):
+        writer.metric("a", 1.0, 1)
+        end_run(writer)
+    async with anyio.create_task_group() as group:
+        group.start_soon(serve, make_worker(hung, HangsForOne(tracking, {})))
+        with anyio.fail_after(20):
+            await until(lambda: not other.exists())
+        assert hung.exists()
+        hold.set()
+    assert final_state(hung).done
+
+
+async def test_bad_record_is_set_aside_and_the_rest_arrives(tmp_path: Path) -> None:
+    """A changed param is refused for good: it is in the dead letters with the store's words."""
+    run, writer = start_run(tmp_path)
+    log_everything(writer)
+    writer.event(ParamLogged(timestamp_ns=1, key="p", value="changed"))
+    end_run(writer)
+    tracking = MemoryTracking()
+    await serve(make_worker(run, tracking))
+    assert the_run(tracking).params["p"] == "v"
+    ledger = final_state(run).ledger
+    assert ledger.rejected == {"store": 1}
+    assert_ledger_balanced(ledger, accepted=ACCEPTED + 1)
+    letters = the_run(tracking).artifacts["allele/rejected.jsonl"].decode()
+    assert "changed" in letters
+
+
+async def test_owner_without_farewell_is_killed(tmp_path: Path) -> None:
+    """A benchmark that vanished ends as KILLED, by nobody knows what, with all that it had
+    logged.
+    """
+    run, writer = start_run(tmp_path)
+    log_everything(writer)
+    writer.close()  # the lock goes, no farewell is written
+    tracking = MemoryTracking()
+    await serve(make_worker(run, tracking))
+    stored = the_run(tracking)
+    assert stored.status == "KILLED"
+    assert stored.tags["allele.ended_by"] == "unknown"
+    assert_ledger_balanced(final_state(run).ledger, accepted=ACCEPTED)
+
+
+async def test_lagging_delivery_shows_the_newest_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Far behind, the newest reading of each key is shown early, and every reading still comes."""
+    monkeypatch.setattr(delivery, "LIVE_VIEW_EVERY_S", 0.0)
+    monkeypatch.setattr(delivery, "LAG_BATCHES", 2)
+    run, writer = start_run(tmp_path)
+    for step in range(READINGS):
+        writer.metric("m", float(step), step)
+    seen: list[int] = []
+
+    class Watched(MemoryTracking):
+        def log_batch(self, run_id: RunId, **rest: Any) -> None:
+            super().log_batch(run_id, **rest)
+            seen.extend(r.step for r in rest.get("readings", ()) if r.key == "m")
+
+    tracking = Watched()
+    async with anyio.create_task_group() as group:
+        group.start_soon(serve, make_worker(run, tracking))
+        with anyio.fail_after(30):
+            await until(lambda: len(seen) > 60)
+        assert READINGS - 1 in seen[:150]
+        end_run(writer)
+    rows = the_run(tracking).rows("m")
+    assert sorted(row.step for row in rows) == list(range(READINGS))
+    assert_ledger_balanced(final_state(run).ledger, accepted=READINGS)
+
+
+async def test_damaged_segment_is_reported_and_the_rest_arrives(tmp_path: Path) -> None:
+    """A segment whose header is gone is named in the state; the other records are delivered."""
+    run, writer = start_run(tmp_path)
+    writer.metric("m", 1.0, 1)
+    end_run(writer)
+    stream = next((run / spool.STREAMS).iterdir())
+    (stream / "m-00000007.seg").write_bytes(b"rubbish" * 1000)
+    tracking = MemoryTracking()
+    await serve(make_worker(run, tracking))
+    assert [row.step for row in the_run(tracking).rows("m")] == [1]
+    assert any("m-00000007.seg: not a segment" in text for text in final_state(run).damage)
+    kept = list((run.parent.parent / "done" / "run" / "damaged").iterdir())
+    assert [path.name for path in kept] == [f"{stream.name}-m-00000007.seg"]
+
+
+async def test_process_that_joins_at_the_last_moment_is_delivered(tmp_path: Path) -> None:
+    """A stream that appears while the run is being archived brings the run back, and arrives."""
+    run, writer = start_run(tmp_path)
+    writer.metric("m", 1.0, 1)
+    end_run(writer)
+    tracking = MemoryTracking()
+    worker = make_worker(run, tracking)
+    archive = RunReader.archive
+
+    def join_then_archive(self: RunReader) -> bool:
+        if not joined:
+            late = make_writer(run)
+            late.metric("late", 2.0, 2)
+            late.close()
+            joined.append(late)
+        return archive(self)
+
+    joined: list[StreamWriter] = []
+    with mock.patch.object(RunReader, "archive", join_then_archive):
+        await serve(worker)
+    assert [row.step for row in the_run(tracking).rows("late")] == [2]
+    assert_ledger_balanced(final_state(run).ledger, accepted=2)
+    assert not run.exists()
+
+
+async def test_run_may_come_again_by_its_uid(tmp_path: Path) -> None:
+    """A run that was delivered and is started again by its uid is served by the same sidecar."""
+    tracking = MemoryTracking()
+    for step in range(2):
+        run, writer = start_run(tmp_path)
+        writer.metric("m", 1.0, step)
+        end_run(writer)
+        await serve(make_worker(run, tracking))
+        assert not run.exists()
+    assert sorted(row.step for row in the_run(tracking).rows("m")) == [0, 1]
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_sidecar_stopped_anywhere_loses_and_repeats_nothing(
+    tmp_path: Path, seed: int
+) -> None:
+    """Sidecars cut off at random calls, before and after the store has it, one after the other."""
+    chance = random.Random(seed)
+    run, writer = start_run(tmp_path)
+    log_everything(writer)
+    end_run(writer)
+    tracking = MemoryTracking()
+    for _ in range(30):
+        if not run.exists():
+            break
+        await _serve_until_a_call(run, tracking, chance)
+    await serve(make_worker(run, tracking))
+    assert_all_there(run, tracking)
+
+
+async def _serve_until_a_call(run: Path, tracking: MemoryTracking, chance: random.Random) -> None:
+    stop_at = chance.randrange(12)
+    calls = 0
+    hold = threading.Event()
+    entered = threading.Event()
+
+    def plan(method: str, number: int) -> Fault | None:
+        nonlocal calls
+        calls += 1
+        if calls <= stop_at:
+            return None
+        is_answer_lost = chance.random() < 0.5
+        if is_answer_lost:
+            return Fault(Fault.transient().error, is_answer_lost=True, entered=entered)
+        return Fault(Fault.transient().error, hold=hold, entered=entered)
+
+    async def cut_off() -> None:
+        await until(lambda: entered.is_set() or not run.exists())
+        group.cancel_scope.cancel()
+
+    worker = make_worker(run, FlakyTracking(tracking, plan))
+    async with anyio.create_task_group() as group:
+        group.start_soon(cut_off)
+        with anyio.fail_after(30):
+            await worker.serve()
+        group.cancel_scope.cancel()
+    hold.set()

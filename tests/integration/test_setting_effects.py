@@ -1,0 +1,327 @@
+"""
+Every setting that is in force does something: one test each, here or where `EFFECTS` says.
+
+Where a setting slows something down, a second run without it says when to look: nobody sleeps.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from allele_mlflow import RunLogger, Settings, current_logger, start_logger
+from allele_mlflow.clock import now_monotonic_s
+from allele_mlflow.queue import layout
+from allele_mlflow.records import Reading
+from allele_mlflow.settings import SettingsWarning, load
+from allele_mlflow.settings_table import DEFAULTS, NOT_YET_IN_FORCE, SETTING_NAMES
+from allele_mlflow.testing import assert_ledger_balanced
+from allele_mlflow.tracking.client import MlflowTracking
+from tests.integration.runs import Station, our_warnings, wait_for
+
+pytestmark = pytest.mark.process
+
+#: Where the effect of each setting is proved.
+EFFECTS = {
+    "enabled": "test_setting_effects.py::test_enabled_off_leaves_no_trace",
+    "tracking_uri": "test_setting_effects.py::test_tracking_uri_says_where_runs_go",
+    "experiment_prefix": "test_setting_effects.py::test_experiment_prefix_and_artifact_location",
+    "artifact_location": "test_setting_effects.py::test_experiment_prefix_and_artifact_location",
+    "metrics_batch_size": "test_setting_effects.py::test_metrics_batch_size_is_a_ceiling",
+    "spool_dir": "test_setting_effects.py::test_spool_dir_says_where_records_wait",
+    "spool_quota_bytes": "test_setting_effects.py::test_spool_quota_drops_and_counts",
+    "idle_timeout_s": "test_setting_effects.py::test_idle_sidecar_leaves",
+    "sidecar_cpu_percent": "test_setting_effects.py::test_cpu_limit_slows_delivery",
+    "delivery": "test_setting_effects.py::test_quiet_delivers_at_the_end",
+    "flush_interval_s": "test_setting_effects.py::test_flush_interval_is_the_oldest_age",
+    "sample_interval_s": "test_setting_effects.py::test_sample_interval",
+    "exit": "test_setting_effects.py::test_detach_hands_over_at_once",
+    "exit_timeout_s": "test_unreachable.py::test_nobody_answers",
+    "worker": "test_thread_worker.py::test_thread_delivers_the_same",
+    "strict": "test_bad_input.py::test_mistake_raises_when_strict",
+    "overhead_budget_percent": "test_setting_effects.py::test_overhead_above_budget_warns",
+    "max_lag_s": "test_setting_effects.py::test_lag_lifts_the_cpu_limit",
+    "artifact_copy_max_bytes": "test_artifacts.py::test_large_file_must_stay_as_it_is",
+    "log_level": "test_closing_line.py::test_log_level_error_is_silent",
+}
+
+
+def delivered(log: RunLogger) -> int:
+    """
+    Readings in MLflow so far, as the sidecar published it.
+    """
+    state = log.status()
+    return state.ledger.delivered.get("metric", 0) if state is not None else 0
+
+
+def test_every_setting_has_an_effect_or_says_it_has_none() -> None:
+    """
+    A new setting needs a test of its effect, or it must warn that it has none yet.
+    """
+    assert set(EFFECTS) & NOT_YET_IN_FORCE == set()
+    assert set(EFFECTS) | NOT_YET_IN_FORCE == set(SETTING_NAMES)
+    for place in EFFECTS.values():
+        file, _, test = place.partition("::")
+        text = (Path(__file__).parent / file).read_text(encoding="utf-8")
+        assert f"def {test}(" in text, place
+
+
+@pytest.mark.parametrize("name", sorted(NOT_YET_IN_FORCE))
+def test_setting_not_in_force_warns(name: str) -> None:
+    """
+    A setting that does nothing yet says so when it is set, and not when it is not.
+    """
+    default = DEFAULTS[name]
+    value: Any = not default if isinstance(default, bool) else default
+    with pytest.warns(SettingsWarning, match=f"not yet in force.*{name}"):
+        start_logger("tests", enabled=False, **{name: value})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        start_logger("tests", enabled=False)
+
+
+def test_ready_settings_and_overrides(offline: Station) -> None:
+    """
+    Ready settings count instead of the environment's; an override beside them changes only its own.
+    """
+    ready = load(offline.settings | {"strict": True, "flush_interval_s": 7.0})
+    cases: list[dict[str, Any]] = [{}, {"metrics_batch_size": 17}]
+    for given in cases:
+        log = start_logger("tests", settings=ready, **given)
+        assert log.settings.strict
+        assert log.settings.flush_interval_s == 7.0
+        assert log.settings.tracking_uri == "offline"
+        assert log.settings.batch_size == given.get("metrics_batch_size", 100)
+        assert log.settings.sidecar_cpu_percent == 100.0
+        log.close()
+
+
+def test_enabled_off_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    ALLELE_MLFLOW_ENABLED=false: no file, no variable, no process; every call is accepted.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ALLELE_MLFLOW_ENABLED", "false")
+    with start_logger("tests", params={"a": 1}) as log, log.phase("p", step=1):
+        log.metric("a", 1.0, 0)
+        log.artifact("no such file")
+    assert log.close().status == "DISABLED"
+    assert list(tmp_path.iterdir()) == []
+    assert "ALLELE_MLFLOW_RUN" not in os.environ
+    assert current_logger() is None
+
+
+def test_tracking_uri_says_where_runs_go(station: Station, sqlite_store: str) -> None:
+    """
+    The run is in the store of the tracking URI.
+    """
+    with station.start(tracking_uri=sqlite_store, worker="thread", idle_timeout_s=0.0) as log:
+        log.metric("a", 1.0, 0)
+    report = log.close()
+    kept = Station(station.folder, sqlite_store).kept(str(report.run_id))
+    assert kept.latest["a"] == 1.0
+    with pytest.raises(Exception, match="not found"):
+        station.kept(str(report.run_id))
+
+
+def test_experiment_prefix_and_artifact_location(station: Station, tmp_path: Path) -> None:
+    """
+    A new experiment has the prefix before its name, and its artifacts where we want them.
+    """
+    place = tmp_path / "artifacts"
+    with station.start("own", experiment_prefix="mine/", artifact_location=str(place)) as log:
+        log.text("x", "a.txt")
+    kept = station.finished(log.run_uid)
+    assert kept.client.get_experiment(kept.info.experiment_id).name == "mine/own"
+    (found,) = place.rglob("a.txt")
+    assert kept.run_id in str(found)
+
+
+def test_metrics_batch_size_is_a_ceiling(station: Station, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    No call of `log_batch` has more metrics, and full batches have as many.
+    """
+    sizes: list[int] = []
+    log_batch = MlflowTracking.log_batch
+
+    def counting(self: Any, run_id: Any, *, readings: Sequence[Reading] = (), **more: Any) -> None:
+        sizes.append(len([one for one in readings if one.key == "a"]))
+        assert len(readings) <= 17
+        log_batch(self, run_id, readings=readings, **more)
+
+    monkeypatch.setattr(MlflowTracking, "log_batch", counting)
+    with station.start(metrics_batch_size=17, worker="thread", idle_timeout_s=0.0) as log:
+        for step in range(100):
+            log.metric("a", 1.0, step)
+        assert log.run_id
+    assert sum(sizes) == 100
+    assert max(sizes) == 17
+    assert_ledger_balanced(log.close().ledger, accepted=100)
+
+
+def test_spool_dir_says_where_records_wait(offline: Station, tmp_path: Path) -> None:
+    """
+    What is not delivered waits in the folder that was named, which keeps itself out of git.
+    """
+    place = tmp_path / "some" / "where"
+    report = offline.start(spool_dir=str(place), idle_timeout_s=0).close()
+    assert report.spool == place
+    assert list(place.glob(f"*/runs/{report.run_uid}/run.msgpack"))
+    assert (place / ".gitignore").read_text(encoding="ascii").endswith("*\n")
+    assert place.stat().st_mode & 0o777 == 0o700
+
+
+def test_spool_quota_drops_and_counts(offline: Station) -> None:
+    """
+    Above the quota the newest records are dropped and counted, and the spool stays below it.
+    """
+    quota = layout.SEGMENT_BYTES * 3 // 2
+    log = offline.start(spool_quota_bytes=quota)
+    for step in range(40_000):
+        log.metric("a", 1.0, step)
+    report = log.close()
+    assert_ledger_balanced(report.ledger, accepted=40_000)
+    slots = (layout.SEGMENT_BYTES - layout.HEADER_BYTES) // layout.RECORD_BYTES
+    assert report.ledger.pending == slots
+    assert report.ledger.dropped == {"quota": 40_000 - slots}
+    used = sum(path.stat().st_size for path in offline.scope.rglob("*") if path.is_file())
+    assert used <= quota
+    assert "dropped (quota" in report.line()
+
+
+def test_idle_sidecar_leaves(tmp_path: Path) -> None:
+    """
+    Without work a sidecar leaves after this time, and not before.
+    """
+    short, long = (Station(tmp_path / name, "offline") for name in ("short", "long"))
+    try:
+        for station, idle_timeout_s in ((long, 60.0), (short, 0.2)):
+            station.folder.mkdir()
+            log = station.start(idle_timeout_s=idle_timeout_s)
+            wait_for(station.sidecars, "its sidecar")
+            log.close()
+        wait_for(lambda: not short.sidecars(), "the idle one to leave")
+        assert long.sidecars()
+    finally:
+        short.stop()
+        long.stop()
+
+
+def test_cpu_limit_slows_delivery(station: Station) -> None:
+    """
+    While the benchmark lives, a sidecar with less CPU delivers later; at the close it hurries.
+    """
+    with station.start(sidecar_cpu_percent=1.0) as slow:
+        for step in range(800):
+            slow.metric("a", 1.0, step)
+        with station.start() as quick:
+            for step in range(800):
+                quick.metric("a", 1.0, step)
+            wait_for(lambda: delivered(quick) == 800, "the quick one's readings")
+        assert delivered(slow) < 400
+    assert_ledger_balanced(slow.close().ledger, accepted=800)
+    assert slow.close().ledger.pending == 0
+
+
+def test_lag_lifts_the_cpu_limit(station: Station) -> None:
+    """
+    A delivery that lags more than MAX_LAG_S has no CPU limit any more, and the log says so.
+    """
+    with station.start(sidecar_cpu_percent=2.0, max_lag_s=1.0) as log:
+        for step in range(1000):
+            log.metric("a", 1.0, step)
+        wait_for(lambda: delivered(log) == 1000, "all readings, without a flush")
+    assert f"run {log.run_uid}: CPU limit lifted: delivery is" in station.sidecar_log()
+
+
+def test_quiet_delivers_at_the_end(station: Station) -> None:
+    """
+    `quiet` only samples while the benchmark runs, and delivers everything when it ends.
+    """
+    with station.start(delivery="quiet", flush_interval_s=0.05, sample_interval_s=0.05) as quiet:
+        quiet.metrics({"a": 1.0, "b": 2.0}, 0)
+        quiet.param("p", 1)
+        with station.start(flush_interval_s=0.05) as live:
+            live.metric("a", 1.0, 0)
+            wait_for(lambda: delivered(live) == 1, "the live one's reading")
+        state = quiet.status()
+        assert state is not None
+        assert (state.run_id, state.ledger.delivered) == (None, {})
+        assert state.ledger.pending == 3
+    report = quiet.close()
+    assert_ledger_balanced(report.ledger, accepted=3)
+    assert report.ledger.delivered == {"metric": 2, "param": 1}
+    assert len(station.kept(str(report.run_id)).rows("system/process_rss_megabytes")) >= 3
+
+
+def test_flush_interval_is_the_oldest_age(station: Station) -> None:
+    """
+    A part-filled batch goes out when it is this old, and not before.
+    """
+    with station.start(flush_interval_s=600.0) as patient:
+        patient.metric("a", 1.0, 0)
+        with station.start(flush_interval_s=0.1) as hasty:
+            hasty.metric("a", 1.0, 0)
+            wait_for(lambda: delivered(hasty) == 1, "the hasty one's reading")
+        assert delivered(patient) == 0
+    assert delivered(patient) == 1
+
+
+def test_sample_interval(station: Station) -> None:
+    """
+    Resources are sampled as often as wanted; the first and the last sample are always there.
+    """
+    rare = station.start(sample_interval_s=600.0)
+    with rare, station.start(sample_interval_s=0.05, flush_interval_s=0.1) as often:
+        wait_for(lambda: (s := often.status()) and s.ledger.sampled >= 100, "100 readings")
+    key = "system/process_rss_megabytes"
+    assert len(station.finished(rare.run_uid).rows(key)) == 2
+    assert len(station.finished(often.run_uid).rows(key)) >= 4
+
+
+def test_detach_hands_over_at_once(station: Station) -> None:
+    """
+    With `exit="detach"` close does not wait; the sidecar ends the run alone.
+    """
+    log = station.start(exit="detach")
+    log.series("a", [1.0] * 5000)
+    began_s = now_monotonic_s()
+    report = log.close()
+    assert now_monotonic_s() - began_s < 0.3
+    assert not report.is_complete
+    assert_ledger_balanced(report.ledger, accepted=5000)
+    kept = station.finished(log.run_uid)
+    assert kept.info.status == "FINISHED"
+    assert kept.delivery["delivered"] == {"metric": 5000}
+
+
+@pytest.mark.parametrize(("budget_percent", "warned"), [(1e-6, 1), (100.0, 0)])
+def test_overhead_above_budget_warns(offline: Station, budget_percent: float, warned: int) -> None:
+    """
+    Close says so, once, when the logger's own calls took more of the run than they may.
+    """
+    log = offline.start(overhead_budget_percent=budget_percent)
+    until_s = now_monotonic_s() + 0.06
+    while now_monotonic_s() < until_s:
+        log.metric("a", 1.0, 0)
+    with our_warnings() as said:
+        report = log.close()
+        log.close()
+    assert len(said) == warned
+    assert report.overhead_ratio is not None
+    if warned:
+        assert f"{report.overhead_ratio * 100:.1f} % of the run, over the budget" in said[0]
+
+
+def test_settings_can_be_built_by_hand() -> None:
+    """
+    A Settings made directly, with names that `load` never saw, still counts.
+    """
+    log = start_logger("tests", settings=Settings(enabled=False))
+    assert not log.settings.enabled
+    assert log.close().status == "DISABLED"

@@ -1,0 +1,62 @@
+"""
+The cursor's two slots.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from allele_mlflow.queue import layout
+from allele_mlflow.queue.cursor import CursorFile, CursorState, Position, SegmentPosition
+from allele_mlflow.records import Ledger
+
+
+def state(number: int, open_slots: tuple[int, ...] = ()) -> CursorState:
+    """
+    A state that can be told from others.
+    """
+    return CursorState(
+        position=Position({"m-00000000.seg": SegmentPosition(number, open_slots)}, number),
+        totals=Ledger(delivered={"metric": number}),
+    )
+
+
+def test_newest_state_is_loaded(tmp_path: Path) -> None:
+    """After any number of stores the last one stands."""
+    cursor = CursorFile(tmp_path / "cursor")
+    for number in range(1, 6):
+        cursor.store(state(number))
+        assert CursorFile(tmp_path / "cursor").load() == state(number)
+    cursor.close()
+
+
+@pytest.mark.parametrize("damaged_at", [0, 8, 20, 40])
+def test_torn_slot_leaves_the_other(tmp_path: Path, damaged_at: int) -> None:
+    """A kill in the middle of a store costs that store only."""
+    cursor = CursorFile(tmp_path / "cursor")
+    cursor.store(state(1))
+    cursor.store(state(2))
+    cursor.close()
+    data = bytearray((tmp_path / "cursor").read_bytes())
+    data[2 % 2 * layout.CURSOR_SLOT_BYTES + damaged_at] ^= 0xFF
+    (tmp_path / "cursor").write_bytes(bytes(data))
+    assert CursorFile(tmp_path / "cursor").load() == state(1)
+
+
+def test_lost_cursor_is_no_error(tmp_path: Path) -> None:
+    """Without a cursor, or with two bad slots, reading begins anew."""
+    assert CursorFile(tmp_path / "none").load() is None
+    (tmp_path / "cursor").write_bytes(b"\xff" * 2 * layout.CURSOR_SLOT_BYTES)
+    assert CursorFile(tmp_path / "cursor").load() is None
+
+
+def test_too_many_open_slots_go_back_to_the_first(tmp_path: Path) -> None:
+    """A state that does not fit is stored as an earlier position: sent again, not lost."""
+    cursor = CursorFile(tmp_path / "cursor")
+    cursor.store(state(30_000, tuple(range(100, 30_000, 2))))
+    cursor.close()
+    loaded = CursorFile(tmp_path / "cursor").load()
+    assert loaded is not None
+    assert loaded.position.segments["m-00000000.seg"] == SegmentPosition(100)

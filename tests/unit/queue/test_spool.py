@@ -1,0 +1,119 @@
+"""
+The spool's folders and locks.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from allele_mlflow.errors import QueueError
+from allele_mlflow.queue import layout, spool
+from allele_mlflow.queue.run_reader import count_ledger
+from tests.queue_tools import make_run, make_spec, make_writer
+
+
+def test_spool_is_private(tmp_path: Path) -> None:
+    """Folders are 0700, files 0600, whatever the umask, and no repository takes them."""
+    before = os.umask(0)
+    try:
+        run = make_run(tmp_path / "spool")
+        writer = make_writer(run)
+        writer.metric("a", 1.0, 1)
+        spool.write_struct(run / spool.RUN_FILE, make_spec())
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "spool").rglob("*"):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode == (0o700 if path.is_dir() else 0o600) or path.name == ".gitignore", path
+    assert "*" in (tmp_path / "spool" / ".gitignore").read_text()
+    writer.close()
+
+
+def test_unwritable_spool_says_why(tmp_path: Path) -> None:
+    """A folder that cannot be made is an error that names it."""
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(QueueError, match="file/spool cannot be written"):
+        spool.open_scope(tmp_path / "file" / "spool")
+
+
+def test_lock_is_seen_by_others_and_goes_with_the_process(tmp_path: Path) -> None:
+    """A lock is held as long as its process lives, and not longer."""
+    path = tmp_path / "lock"
+    code = (
+        "import sys; from pathlib import Path; from allele_mlflow.queue import spool\n"
+        "assert spool.try_lock(Path(sys.argv[1])) is not None; print('held', flush=True)\n"
+        "sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        assert spool.is_locked(path)
+        assert spool.try_lock(path) is None
+        holder.kill()
+        holder.wait()
+        assert not spool.is_locked(path)
+
+
+def test_looking_at_a_lock_takes_it_from_nobody(tmp_path: Path) -> None:
+    """Two who look at once do not mistake each other for the holder."""
+    path = tmp_path / "lock"
+    path.touch()
+    assert not spool.is_locked(path)
+    assert not spool.is_locked(path)
+    held = spool.try_lock(path)
+    assert held is not None
+    assert spool.is_locked(path)
+    os.close(held)
+
+
+def test_reused_pid_is_not_the_writer(tmp_path: Path) -> None:
+    """A held lock whose recorded process is another one by now counts as dead."""
+    run = make_run(tmp_path)
+    writer = make_writer(run)
+    stream = run / spool.STREAMS / writer.stream_id
+    assert spool.is_writer_alive(stream)
+    page = layout.StreamPage(os.getpid(), 12345, 1, layout.ROLE_PRODUCER)
+    with (stream / layout.STREAM_PAGE).open("r+b") as file:
+        file.write(layout.encode_stream_page(page))
+    assert not spool.is_writer_alive(stream)
+    writer.close()
+
+
+def test_quota_drops_and_counts(tmp_path: Path) -> None:
+    """A spool at its quota takes no more segments; what comes is dropped under that name."""
+    run = make_run(tmp_path)
+    writer = make_writer(run, quota_bytes=40_000)
+    spool.write_struct(run / spool.RUN_FILE, make_spec())
+    for step in range(2000):
+        writer.metric("a", 1.0, step)
+    writer.close()
+    ledger = count_ledger(run)
+    assert ledger is not None
+    assert ledger.dropped["quota"] > 0
+    assert ledger.accepted == 2000
+    assert spool.used_bytes(run.parent.parent) <= 40_000 + layout.PAGE_BYTES
+
+
+def test_file_system_is_told() -> None:
+    """The file system of a folder has a name, and procfs is not one to map segments on."""
+    assert spool.file_system_of(Path("/proc")) == "proc"
+    assert not spool.can_map(Path("/proc"))
+
+
+def test_struct_is_replaced_whole(tmp_path: Path) -> None:
+    """A reader of a small file never sees a part of it, and finds none where there is none."""
+    assert spool.read_struct(tmp_path / "x", type(make_spec())) is None
+    spool.write_struct(tmp_path / "x", make_spec("stream"))
+    assert spool.read_struct(tmp_path / "x", type(make_spec())) == make_spec("stream")
+    (tmp_path / "x").write_bytes(b"\xc1 not msgpack")
+    assert spool.read_struct(tmp_path / "x", type(make_spec())) is None
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]

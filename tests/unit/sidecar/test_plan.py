@@ -1,0 +1,244 @@
+"""
+The delivery plan: events in, instructions out.
+"""
+
+from __future__ import annotations
+
+import random
+
+import hypothesis.strategies as st
+from hypothesis import given
+
+from allele_mlflow.errors import ErrorKind, PermanentTrackingError, TransientTrackingError
+from allele_mlflow.records import ArtifactAdded, Ledger, Reading
+from allele_mlflow.sidecar.plan import Commit, Item, Read, RunPlan, Send, SetAside, Wait, is_pair
+from allele_mlflow.tracking import limits
+
+REFUSED = PermanentTrackingError("no such thing", kind=ErrorKind.REFUSED)
+DOWN = TransientTrackingError("connection refused", kind=ErrorKind.STORE_UNREACHABLE)
+
+
+def make_plan(batch_size: int = 10, flush_interval_s: float = 1.0) -> RunPlan:
+    """
+    A plan with a known sequence of jitter.
+    """
+    return RunPlan(
+        batch_size=batch_size, flush_interval_s=flush_interval_s, chance=random.Random(1)
+    )
+
+
+def readings(number: int, stream: str = "s") -> list[Item]:
+    """
+    Items of the metric lane.
+    """
+    return [Item(stream, "metric", Reading("k", float(i), 1, i)) for i in range(number)]
+
+
+def pairs(kind: str, *keys: str) -> list[Item]:
+    """
+    Params or tags.
+    """
+    assert kind in ("param", "tag")
+    return [Item("s", "param" if kind == "param" else "tag", (key, "v")) for key in keys]
+
+
+def drive(plan: RunPlan, bad: set[object] = frozenset(), now_s: float = 100.0) -> list[object]:  # type: ignore[assignment]
+    """
+    Perform the plan until it wants to read, a store refusing what is in `bad`; the instructions.
+    """
+    done: list[object] = []
+    while not isinstance(instruction := plan.next(now_s), Read):
+        done.append(instruction)
+        if isinstance(instruction, Send):
+            values = {
+                item.value.step if isinstance(item.value, Reading) else item.value
+                for item in instruction.items
+            }
+            if values & bad:
+                plan.failed(REFUSED, now_s)
+            else:
+                plan.acknowledged()
+    return done
+
+
+def test_part_filled_batch_waits_for_more() -> None:
+    """A batch that is neither full nor old asks for the rest of its size."""
+    plan = make_plan()
+    plan.offer(readings(3), 100.0)
+    assert plan.next(100.5) == Read(7)
+
+
+def test_full_batch_goes_out_at_once() -> None:
+    """As many readings as a batch holds are sent without waiting for the interval."""
+    plan = make_plan()
+    plan.offer(readings(10), 100.0)
+    assert plan.next(100.0) == Send("metric", tuple(readings(10)))
+
+
+def test_old_reading_goes_out_in_a_small_batch() -> None:
+    """A reading older than the flush interval is sent, however few there are."""
+    plan = make_plan()
+    plan.offer(readings(1), 100.0)
+    assert plan.next(101.0) == Send("metric", tuple(readings(1)))
+
+
+def test_urgent_readings_do_not_wait() -> None:
+    """At a flush or the run's end nothing waits for the interval."""
+    plan = make_plan()
+    plan.is_urgent = True
+    plan.offer(readings(1), 100.0)
+    assert isinstance(plan.next(100.0), Send)
+
+
+def test_quiet_plan_only_holds() -> None:
+    """Quiet delivery sends nothing, and reads only events, until it becomes urgent."""
+    plan = make_plan()
+    plan.is_quiet = True
+    plan.offer(pairs("param", "a"), 100.0)
+    assert plan.next(500.0) == Read(0)
+    plan.is_urgent = True
+    assert isinstance(plan.next(500.0), Send)
+
+
+def test_commit_follows_the_last_acknowledgement() -> None:
+    """The cursor moves only when everything that was read is dealt with."""
+    plan = make_plan(batch_size=2)
+    plan.offer(readings(3), 0.0)
+    done = drive(plan)
+    assert [type(i) for i in done] == [Send, Send, Commit]
+    assert done[-1] == Commit({"s": Ledger(delivered={"metric": 3})})
+
+
+def test_params_go_before_tags_metrics_and_files() -> None:
+    """What describes a run is sent before its numbers, its files last."""
+    plan = make_plan()
+    artifact = ArtifactAdded(
+        timestamp_ns=1, artifact_path="a", source="x", copied=True, size_bytes=1
+    )
+    items = [
+        Item("s", "artifact", artifact),
+        *readings(1),
+        *pairs("tag", "t"),
+        *pairs("param", "p"),
+    ]
+    plan.offer(items, 0.0)
+    kinds = [i.kind for i in drive(plan) if isinstance(i, Send)]
+    assert kinds == ["param", "tag", "metric", "artifact"]
+
+
+def test_repeated_param_is_sent_in_a_call_of_its_own() -> None:
+    """MLflow refuses a call that names a param twice, so the second one comes in the next call."""
+    plan = make_plan()
+    plan.offer(pairs("param", "a", "b", "a"), 0.0)
+    sent = [
+        [i.value[0] for i in s.items if is_pair(i.value)]
+        for s in drive(plan)
+        if isinstance(s, Send)
+    ]
+    assert sent == [["a", "b"], ["a"]]
+
+
+def test_failed_call_is_repeated_after_a_wait() -> None:
+    """A transient error leaves the batch in flight, says why, and waits."""
+    plan = make_plan()
+    plan.offer(readings(10), 100.0)
+    first = plan.next(100.0)
+    plan.failed(DOWN, 100.0)
+    waiting = plan.next(100.0)
+    assert isinstance(waiting, Wait)
+    assert waiting.error == "connection refused"
+    assert plan.next(100.0 + waiting.seconds) == first
+
+
+def test_servers_wish_is_honoured() -> None:
+    """After Retry-After: 20 nothing is sent for 20 seconds."""
+    plan = make_plan()
+    plan.offer(readings(10), 0.0)
+    plan.failed_error = TransientTrackingError("busy", kind=ErrorKind.STORE_BUSY, retry_after_s=20)  # type: ignore[attr-defined]
+    plan.next(0.0)
+    plan.failed(plan.failed_error, 0.0)  # type: ignore[attr-defined]
+    assert isinstance(plan.next(19.9), Wait)
+
+
+def test_missing_run_is_no_bad_record() -> None:
+    """A run that is not found parks its records; it does not put them into the dead letters."""
+    plan = make_plan()
+    plan.offer(readings(10), 0.0)
+    plan.next(0.0)
+    plan.failed(PermanentTrackingError("gone", kind=ErrorKind.NOT_FOUND), 0.0)
+    assert plan.in_flight == 10
+    assert not isinstance(plan.next(1e9), SetAside)
+
+
+def test_bad_item_is_bisected_out_of_its_batch() -> None:
+    """One refused reading of a thousand is set aside with the store's words; the others arrive."""
+    plan = make_plan(batch_size=1000)
+    plan.offer(readings(1000), 0.0)
+    done = drive(plan, bad={617})
+    asides = [i for i in done if isinstance(i, SetAside)]
+    assert [(a.item.value.step, a.words) for a in asides if isinstance(a.item.value, Reading)] == [
+        (617, "no such thing")
+    ]
+    assert done[-1] == Commit({"s": Ledger(delivered={"metric": 999}, rejected={"store": 1})})
+    assert len(done) < 40, "bisecting, not trying one by one"
+
+
+def test_reason_of_a_refusal_is_kept() -> None:
+    """A refusal that names its reason is counted under it."""
+    plan = make_plan()
+    plan.offer(readings(1), 0.0)
+    plan.next(9.0)
+    error = PermanentTrackingError(
+        "changed", kind=ErrorKind.BAD_ARTIFACT, reason="artifact_changed"
+    )
+    plan.failed(error, 9.0)
+    outcome = next(i for i in drive(plan) if isinstance(i, Commit))
+    assert outcome.outcomes["s"].rejected == {"artifact_changed": 1}
+
+
+def test_outcomes_are_counted_for_their_streams() -> None:
+    """Readings of two streams in one batch are counted in two ledgers."""
+    plan = make_plan()
+    plan.offer(readings(2, "a") + readings(3, "b"), 0.0)
+    plan.settle("a", Ledger(delivered={"phase": 4}))
+    commit = drive(plan)[-1]
+    assert commit == Commit(
+        {
+            "a": Ledger(delivered={"phase": 4, "metric": 2}),
+            "b": Ledger(delivered={"metric": 3}),
+        }
+    )
+
+
+@given(
+    metrics=st.integers(0, 3000),
+    params=st.lists(st.text(min_size=1, max_size=2), max_size=300),
+    tags=st.lists(st.text(min_size=1, max_size=2), max_size=300),
+    batch_size=st.integers(1, 5000),
+    bad=st.sets(st.integers(0, 3000), max_size=3),
+)
+def test_no_call_exceeds_mlflows_limits(
+    metrics: int, params: list[str], tags: list[str], batch_size: int, bad: set[int]
+) -> None:
+    """Whatever is offered and refused: no call is larger than MLflow takes, and the ledger
+    balances.
+    """
+    plan = make_plan(batch_size=batch_size)
+    plan.offer(readings(metrics) + pairs("param", *params) + pairs("tag", *tags), 0.0)
+    done = drive(plan, bad={*bad})
+    most = {
+        "metric": limits.METRICS_PER_CALL,
+        "param": limits.PARAMS_PER_CALL,
+        "tag": limits.TAGS_PER_CALL,
+    }
+    for send in (i for i in done if isinstance(i, Send)):
+        assert 1 <= len(send.items) <= most[send.kind]
+        keys = [item.value[0] for item in send.items if is_pair(item.value)]
+        assert len(keys) == len(set(keys))
+    total = Ledger()
+    for commit in (i for i in done if isinstance(i, Commit)):
+        for outcome in commit.outcomes.values():
+            total.add(outcome)
+    assert total.accepted == metrics + len(params) + len(tags)
+    assert total.rejected.get("store", 0) == len({b for b in bad if b < metrics})
+    assert plan.in_flight == 0
