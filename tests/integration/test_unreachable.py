@@ -23,6 +23,9 @@ from tests.integration.runs import Station, our_warnings, wait_for
 pytestmark = pytest.mark.process
 
 NOBODY = "http://127.0.0.1:1"
+#: What does not wait for the store is over by then on any machine; what does waits 50 s (the
+#: station's `exit_timeout_s`) or for ever.
+SOON_S = 10.0
 
 
 @pytest.fixture
@@ -112,11 +115,11 @@ def test_nobody_answers(tmp_path: Path) -> None:
     try:
         began_s = now_monotonic_s()
         log = station.start(exit_timeout_s=0.3)
-        assert now_monotonic_s() - began_s < 1.0
+        assert now_monotonic_s() - began_s < SOON_S
         accepted = log_some(log)
         began_s = now_monotonic_s()
         report = log.close()
-        assert now_monotonic_s() - began_s < 0.3 + 0.5
+        assert now_monotonic_s() - began_s < SOON_S
         assert_ledger_balanced(report.ledger, accepted=accepted)
         assert report.ledger.pending == accepted
         assert (report.is_complete, report.run_id) == (False, None)
@@ -197,7 +200,7 @@ def test_no_spool_anywhere(station: Station, blocked: Path, tmp_path: Path) -> N
         assert log.handle() == ""
         began_s = now_monotonic_s()
         report = log.close()
-        assert now_monotonic_s() - began_s < 0.5
+        assert now_monotonic_s() - began_s < SOON_S
     assert len(said) == 1
     assert "nothing of this run will be kept" in said[0]
     assert report.ledger.dropped == {"no_spool": accepted}
