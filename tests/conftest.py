@@ -5,6 +5,7 @@ What holds for every test: a known environment, Hypothesis profiles, and no sile
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 
 import hypothesis
@@ -14,6 +15,10 @@ import pytest
 for _name in [name for name in os.environ if name.startswith(("ALLELE_MLFLOW_", "MLFLOW_"))]:
     del os.environ[_name]
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+# `make test &` and nohup start us deaf to Ctrl-C, and every script of a test would be so too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: on a busy machine of two cores the clock says nothing about the code.
 hypothesis.settings.register_profile("usual", deadline=None)

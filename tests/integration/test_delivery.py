@@ -341,6 +341,31 @@ async def test_lagging_delivery_shows_the_newest_first(
     assert_ledger_balanced(final_state(run).ledger, accepted=READINGS)
 
 
+async def test_rate_at_the_end_is_that_of_the_end(tmp_path: Path) -> None:
+    """A store that was slow while the benchmark ran does not make `close` give up on it."""
+    run, writer = start_run(tmp_path)
+    for step in range(READINGS):
+        writer.metric("m", float(step), step)
+    after: list[float | None] = []
+
+    class Watched(MemoryTracking):
+        def log_batch(self, run_id: RunId, **rest: Any) -> None:
+            super().log_batch(run_id, **rest)
+            state = present_state(run)
+            if state.end is not None:
+                after.append(state.delivered_per_s)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(serve, make_worker(run, Watched()))
+        with anyio.fail_after(30):
+            await until(lambda: present_state(run).delivered_per_s is not None)
+        for step in range(READINGS, 2 * READINGS):
+            writer.metric("m", float(step), step)
+        end_run(writer)
+    assert after[0] is None
+    assert_ledger_balanced(final_state(run).ledger, accepted=2 * READINGS)
+
+
 async def test_damaged_segment_is_reported_and_the_rest_arrives(tmp_path: Path) -> None:
     """A segment whose header is gone is named in the state; the other records are delivered."""
     run, writer = start_run(tmp_path)

@@ -271,9 +271,7 @@ class RunDelivery:
                 self.plan.is_urgent = True
                 self._flushes.append(Flush(flush_id, {}))
             case RunEnded():
-                self.state.end = event
-                self._apply_end()
-                self._publish()
+                self._end_with(event)
 
     def _look_for_end(self) -> None:
         if self.state.end is not None:
@@ -283,9 +281,15 @@ class RunDelivery:
             return
         if not self.spec.owner_stream and spool.process_start_time(self.spec.owner_pid):
             return  # it found no room for a stream, and lives
-        self.state.end = RunEnded(
-            timestamp_ns=now_ns(), status="KILLED", slots={}, ended_by="unknown"
+        self._end_with(
+            RunEnded(timestamp_ns=now_ns(), status="KILLED", slots={}, ended_by="unknown")
         )
+
+    def _end_with(self, end: RunEnded) -> None:
+        self.state.end = end
+        # how fast it goes now, without limits and competitors, is what `close` wants to know
+        self._rates.clear()
+        self.state.delivered_per_s = None
         self._apply_end()
         self._publish()
 
