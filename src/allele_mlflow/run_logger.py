@@ -712,7 +712,7 @@ class Phase:
     One `with log.phase(...)` block. Each is used once.
     """
 
-    __slots__ = ("_instance", "_log", "_name", "_step", "_stream")
+    __slots__ = ("_begun", "_log", "_name", "_step", "_stream")
 
     def __init__(
         self, log: RunLogger, stream: StreamWriter, name: str, step: SupportsIndex | None
@@ -721,15 +721,15 @@ class Phase:
         self._stream = stream
         self._name = name
         self._step = step
-        self._instance = 0
+        self._begun = 0
 
     def __enter__(self) -> Self:
-        self._instance = self._stream.phase_begin(self._name, self._step)
+        self._begun = self._stream.phase_edge(self._name, self._step)
         self._log._phase_names().append(self._name)  # after what raises where it is strict
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._stream.phase_end(self._name, self._step, self._instance)
+        self._stream.phase_edge(self._name, self._step, self._begun)
         names = self._log._phase_names()
         if names:
             names.pop()

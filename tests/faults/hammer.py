@@ -42,8 +42,8 @@ def main() -> None:
         for number in range(calls):
             if mode == "mixed" and number % 10 == 9:
                 writer.series(f"series/{thread}", [float(number)] * 20, first_step=number * 20)
-                with_phase = writer.phase_begin("phase", number)
-                writer.phase_end("phase", number, with_phase)
+                with_phase = writer.phase_edge("phase", number)
+                writer.phase_edge("phase", number, with_phase)
             writer.metric(key, float(number), number)
             WORD.pack_into(counts, thread * 8, number + 1)
 

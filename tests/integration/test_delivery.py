@@ -73,11 +73,11 @@ def log_everything(writer: StreamWriter) -> None:
     """
     Records of every kind, `ACCEPTED` in all.
     """
-    instance = writer.phase_begin("select", 3)
+    instance = writer.phase_edge("select", 3)
     for step in range(READINGS - 100):
         writer.metric(f"m/{step % 3}", float(step), step)
     writer.series("s", [float(i) for i in range(100)])
-    writer.phase_end("select", 3, instance)
+    writer.phase_edge("select", 3, instance)
     writer.event(ParamLogged(timestamp_ns=1, key="p", value="v"))
     writer.event(TagSet(timestamp_ns=1, key="t", value="v"))
     writer.event(

@@ -110,7 +110,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(writer=writers, name=st.text(max_size=20), step=st.none() | STEPS)
     def log_phase(self, writer: StreamWriter, name: str, step: int | None) -> None:
-        writer.phase_end(name, step, writer.phase_begin(name, step))
+        writer.phase_edge(name, step, writer.phase_edge(name, step))
         if writer in self.open:
             self.phases += 2
 

@@ -231,7 +231,7 @@ def test_closed_writer_drops_and_counts(run: Path) -> None:
     writer.metric("a", 1.0, 1)
     writer.metrics({"a": 1.0, "b": 2.0}, 1)
     writer.series("a", [1.0, 2.0, 3.0])
-    writer.phase_end("p", 1, writer.phase_begin("p", 1))
+    writer.phase_edge("p", 1, writer.phase_edge("p", 1))
     assert not writer.event(TagSet(timestamp_ns=1, key="k", value="v"))
     assert writer.counters.as_dict() == {"dropped.closed": 8}
     assert not writer.close()
