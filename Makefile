@@ -19,11 +19,12 @@ DEMO_STORE := demo/mlflow.db
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-deep test-floor check format docs bench bench-whole clean
+.PHONY: help demo ui test test-deep test-floor check format docs bench bench-whole bench-sidecar \
+	clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  variables: PYTHON=$(PYTHON) PORT=$(PORT) (of make ui)"
 
 demo: $(FOR_DEMO) ## log a real evolution into demo/, from nothing
@@ -65,6 +66,9 @@ bench: $(FOR_DEMO) ## what a call costs, and what logging costs a benchmark
 
 bench-whole: $(FOR_DEMO) ## what a benchmark pays for logging and delivery together
 	@$(BIN)/python benchmarks/overhead.py --whole
+
+bench-sidecar: $(FOR_DEMO) ## the wait at close, the idle sidecar, its memory under a backlog
+	@$(BIN)/python benchmarks/sidecar_cost.py
 
 clean: ## remove what make made: environments, caches, demo/
 	@rm -rf $(VENV) $(VENV)-floor demo build dist .mypy_cache .ruff_cache .pytest_cache \

@@ -30,7 +30,7 @@ if not __package__:  # run as a file
 
 from benchmarks.environment import describe_environment, is_busy
 from benchmarks.overhead_report import add_whole, arms_table, build_report, whole_table
-from benchmarks.scratch import PARENT, scratch_folder
+from benchmarks.scratch import PARENT, prepare_store, scratch_folder
 
 HERE = Path(__file__).resolve().parent
 OUTPUT = HERE / "results" / "overhead.json"
@@ -51,11 +51,6 @@ WHOLE_LEAST_S = 90.0
 WHOLE_LONGEST_S = 38 * 60.0
 STOP_DEADLINE_S = 30.0
 EXIT_LOST = 7
-PREPARE_STORE = """
-import pathlib, sys
-from allele_mlflow.tracking.schema import prepare_schema
-prepare_schema(pathlib.Path(sys.argv[1]))
-"""
 
 
 @dataclass(frozen=True)
@@ -86,9 +81,7 @@ class Session:
         self._console = console
         self._progress = progress
         self._store = folder / "empty.db"
-        # in a process of its own: MLflow talks while it makes its tables
-        command = [sys.executable, "-c", PREPARE_STORE, str(self._store)]
-        subprocess.run(command, check=True, capture_output=True)
+        prepare_store(self._store)
 
     def run(self, title: str, script: str, pairs: int, *arguments: str) -> dict[str, Any]:
         """

@@ -1,11 +1,13 @@
 """
-A folder for one measurement, and the end of the sidecars that were started in it.
+A folder and a store for one measurement, and the end of the sidecars that were started in it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,11 @@ PARENT = Path(".allele_mlflow")
 START_DEADLINE_S = 20.0
 STOP_DEADLINE_S = 5.0
 POLL_S = 0.02
+PREPARE_STORE = """
+import pathlib, sys
+from allele_mlflow.tracking.schema import prepare_schema
+prepare_schema(pathlib.Path(sys.argv[1]))
+"""
 
 
 class _Status(msgspec.Struct):
@@ -44,6 +51,14 @@ def scratch_folder(parent: Path = PARENT) -> Iterator[Path]:
         if is_new:
             with contextlib.suppress(OSError):
                 parent.rmdir()  # where nobody else has put anything into it
+
+
+def prepare_store(path: Path) -> None:
+    """
+    An SQLite file with MLflow's tables, made in a process of its own: MLflow talks while it does.
+    """
+    command = [sys.executable, "-c", PREPARE_STORE, str(path)]
+    subprocess.run(command, check=True, capture_output=True)
 
 
 def scopes_below(folder: Path) -> list[Path]:

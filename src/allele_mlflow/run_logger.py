@@ -590,7 +590,8 @@ class RunLogger:
         calls = self._stream.stored_count()
         if elapsed_s < 0.05:
             return None
-        return calls * seconds_per_call() / elapsed_s
+        # in a loop that does nothing but log, the estimate may come out above the whole
+        return min(1.0, calls * seconds_per_call() / elapsed_s)
 
     def _pairs(self, call: str, mapping: Mapping[str, Any]) -> list[tuple[str, Any]]:
         try:

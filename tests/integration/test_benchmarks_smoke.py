@@ -65,6 +65,21 @@ def test_call_cost_runs(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [output]
 
 
+def test_sidecar_cost_runs(tmp_path: Path) -> None:
+    """
+    The sidecar's benchmark writes exactly the promised keys, and leaves nothing behind.
+    """
+    output = tmp_path / "sidecar_cost.json"
+    run(BENCHMARKS / "sidecar_cost.py", tmp_path, "--quick", "--output", str(output))
+    report = json.loads(output.read_text())
+    assert set(report) == {
+        *("close_s", "stock_log_batch_s", "close_minus_stock_s", "close_metrics", "detach_ms"),
+        *("idle_cpu_percent", "silent_run_cpu_percent"),
+        *("peak_rss_mib_2000", "peak_rss_mib_4000", "environment"),
+    }
+    assert list(tmp_path.iterdir()) == [output]
+
+
 @pytest.mark.parametrize("arm", ARMS)
 def test_arm_runs(arm: str, empty_store: Path, tmp_path: Path) -> None:
     """

@@ -16,12 +16,13 @@ from unittest import mock
 import anyio
 import pytest
 
-from allele_mlflow.clock import now_ns
+from allele_mlflow.clock import now_ns, thread_cpu_s
 from allele_mlflow.queue import spool
 from allele_mlflow.queue.run_reader import RunReader
 from allele_mlflow.queue.writer import StreamWriter
 from allele_mlflow.records import (
     ErrorLogged,
+    FlushAsked,
     ParamLogged,
     RunEnded,
     RunId,
@@ -47,7 +48,7 @@ ACCEPTED = READINGS + 5
 
 
 def start_run(
-    folder: Path, name: str = "run", *, batch_size: int = 50
+    folder: Path, name: str = "run", *, sidecar_cpu_percent: float = 100.0
 ) -> tuple[Path, StreamWriter]:
     """
     A run as a logger leaves it: a spec and an open stream.
@@ -63,7 +64,7 @@ def start_run(
         owner_pid=1,
         batch_size=50,
         flush_interval_s=0.05,
-        sidecar_cpu_percent=100.0,
+        sidecar_cpu_percent=sidecar_cpu_percent,
     )
     spool.write_struct(run / spool.RUN_FILE, spec)
     return run, writer
@@ -339,6 +340,50 @@ async def test_lagging_delivery_shows_the_newest_first(
     rows = the_run(tracking).rows("m")
     assert sorted(row.step for row in rows) == list(range(READINGS))
     assert_ledger_balanced(final_state(run).ledger, accepted=READINGS)
+
+
+class CostlyTracking(MemoryTracking):
+    """
+    A store whose every call takes much CPU, so that a small allowance means a pause of minutes.
+    """
+
+    def log_batch(self, run_id: RunId, **rest: Any) -> None:
+        """
+        Take it, slowly.
+        """
+        until_s = thread_cpu_s() + 0.1
+        while thread_cpu_s() < until_s:
+            pass
+        super().log_batch(run_id, **rest)
+
+
+async def test_limited_sidecar_hears_the_end(tmp_path: Path) -> None:
+    """A sidecar that has used up its CPU for minutes to come ends the run as soon as it may."""
+    run, writer = start_run(tmp_path, sidecar_cpu_percent=0.05)
+    for step in range(READINGS):
+        writer.metric("m", float(step), step)
+    async with anyio.create_task_group() as group:
+        group.start_soon(serve, make_worker(run, CostlyTracking()))
+        with anyio.fail_after(30):
+            await until(lambda: present_state(run).ledger.delivered.get("metric", 0) > 0)
+        end_run(writer)
+    assert_ledger_balanced(final_state(run).ledger, accepted=READINGS)
+
+
+async def test_flush_leaves_no_debt(tmp_path: Path) -> None:
+    """What a flush has cost is not taken off the sidecar's allowance afterwards."""
+    run, writer = start_run(tmp_path, sidecar_cpu_percent=1.0)
+    for step in range(READINGS):
+        writer.metric("m", float(step), step)
+    writer.event(FlushAsked(timestamp_ns=1, flush_id=7), counts=False)
+    async with anyio.create_task_group() as group:
+        group.start_soon(serve, make_worker(run, CostlyTracking()))
+        with anyio.fail_after(30):
+            await until(lambda: present_state(run).flushed_id == 7)
+            writer.metric("m", float(READINGS), READINGS)  # the flush alone would pause for 140 s
+            await until(lambda: present_state(run).ledger.delivered["metric"] == READINGS + 1)
+        end_run(writer)
+    assert_ledger_balanced(final_state(run).ledger, accepted=READINGS + 1)
 
 
 async def test_rate_at_the_end_is_that_of_the_end(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def seconds_per_call() -> float:
     metric = writer.metric
     rounds = []
     for _ in range(ROUNDS):
-        offsets = count(layout.HEADER_BYTES, layout.RECORD_BYTES).__next__
+        offsets = count(layout.HEADER_BYTES, layout.RECORD_BYTES)
         writer._lane = ({"a": 1}, offsets, layout.PACK_RECORD, target, Segment(None, "", size))
         before_ns = now_monotonic_ns()
         for step in range(CALLS):

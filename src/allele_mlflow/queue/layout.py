@@ -69,6 +69,9 @@ RECORD_BYTES = RECORD.size
 #: another.
 PACK_RECORD = RECORD.pack_into
 WORD_OFFSET = 24
+#: A record whose time and step are packed already: half the price where several records share them.
+RECORD_HEAD = struct.Struct("<qq")
+RECORD_BEHIND_HEAD = struct.Struct("<16sdQ")
 
 # --- the word: instance (32 bits) | key id (24 bits) | kind (8 bits), never zero -----------------
 

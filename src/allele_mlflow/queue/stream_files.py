@@ -16,10 +16,10 @@ import shutil
 import struct
 import sys
 import threading
-from collections.abc import Callable
-from itertools import count
+from collections.abc import Callable, Iterator
+from itertools import count, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from allele_mlflow.clock import now_ns
 from allele_mlflow.queue import layout, spool
@@ -27,9 +27,9 @@ from allele_mlflow.queue.counters import OwnedDescriptor, ReasonCounters
 from allele_mlflow.queue.events import append_event
 from allele_mlflow.records import Event
 
-#: keys (name -> word), next offset, pack(target, offset, timestamp_ns, step, value, word), target,
+#: keys (name -> word), offsets, pack(target, offset, timestamp_ns, step, value, word), target,
 #: segment.
-Lane = tuple[dict[str, int], Callable[[], int], Callable[..., None], Any, "Segment"]
+Lane = tuple[dict[str, int], Iterator[int], Callable[..., None], Any, "Segment"]
 
 MADV_POPULATE_WRITE = 23
 
@@ -227,13 +227,13 @@ class StreamFiles:
         voids it.
         """
         slots: dict[str, int] = {}
-        for _, next_offset, pack, target, segment in lanes:
+        for _, offsets, pack, target, segment in lanes:
             if segment.stream is not self:
                 continue
             step = (
                 layout.PAGE_BYTES if segment.name[0] == layout.SERIES_LANE else layout.RECORD_BYTES
             )
-            offset = min(next_offset(), segment.size_bytes)
+            offset = min(next(offsets), segment.size_bytes)
             slots[segment.name] = (offset - layout.HEADER_BYTES) // step
             with contextlib.suppress(struct.error, OSError):
                 pack(target, offset, 0, 0, 0.0, layout.KIND_VOID)
@@ -268,28 +268,41 @@ def empty_lane(keys: dict[str, int] | None = None) -> Lane:
     """
     A lane without room: every store fails over to the slow path, which decides what to do.
     """
-    return ({} if keys is None else keys, _no_offset, layout.PACK_RECORD, b"", NO_SEGMENT)
-
-
-def _no_offset() -> int:
-    return 0
+    return ({} if keys is None else keys, repeat(0), layout.PACK_RECORD, b"", NO_SEGMENT)
 
 
 NO_SEGMENT = Segment(None, "", 0)
 
 
-def _offsets(step: int) -> Callable[[], int]:
-    following = count(layout.HEADER_BYTES, step).__next__
+def _offsets(step: int) -> Iterator[int]:
+    """
+    The offsets of a segment's slots, each given to one caller; to be taken with `next`, which is
+    cheaper than the iterator's own method.
+    """
+    offsets = count(layout.HEADER_BYTES, step)
     is_gil_enabled = getattr(sys, "_is_gil_enabled", None)
     if is_gil_enabled is None or is_gil_enabled():
-        return following
-    lock = threading.Lock()  # without the GIL, count() is not atomic
+        return offsets
+    return _Locked(offsets)  # without the GIL, count() is not atomic
 
-    def following_locked() -> int:
-        with lock:
-            return following()
 
-    return following_locked
+class _Locked:
+    """
+    An iterator that threads may share where there is no GIL.
+    """
+
+    __slots__ = ("_iterator", "_lock")
+
+    def __init__(self, iterator: Iterator[int]) -> None:
+        self._iterator = iterator
+        self._lock = threading.Lock()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> int:
+        with self._lock:
+            return next(self._iterator)
 
 
 def _prefault(target: mmap.mmap) -> None:

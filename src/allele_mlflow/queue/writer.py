@@ -1,7 +1,7 @@
 """
 The hot path: a log call becomes one store into a mapped file.
 
-Everything that a call needs is in one tuple, the *lane* (keys, next offset, pack, target, segment),
+Everything that a call needs is in one tuple, the *lane* (keys, offsets, pack, target, segment),
 which is loaded once: a roll can never pair an old slot with a new map, and a fork has one thing to
 swap. Values are made plain before an offset is taken, so no code of the user's runs between taking
 and packing. A slow path (new key, roll, fork) may be entered again by a signal handler or a
@@ -56,6 +56,8 @@ PHASE_PREFIX = "\0phase:"
 
 
 _pack_mapped = layout.PACK_RECORD
+_pack_head = layout.RECORD_HEAD.pack
+_pack_behind_head = layout.RECORD_BEHIND_HEAD.pack_into
 
 
 def _fits(step: object) -> bool:
@@ -147,12 +149,12 @@ class StreamWriter:
         Thread safety: any thread, signal handler or finalizer.
         """
         lane = self._lane
-        keys, next_offset, pack, target, _ = lane
+        keys, offsets, pack, target, _ = lane
         offset = 0
         try:
             word = keys[key]
             if type(value) is float and type(step) is int:
-                offset = next_offset()
+                offset = next(offsets)
                 pack(target, offset, now_ns(), step, value, word)
                 return
         except Exception:  # noqa: BLE001 - the log call's border: _log_slowly finds out what, and counts it
@@ -174,22 +176,25 @@ class StreamWriter:
         """
         now = now_ns()
         lane = self._lane
-        keys, next_offset, pack, target, _ = lane
+        keys, offsets, pack, target, _ = lane
         try:
             # With a step that fits, a mapped store fails at the end of the segment only, so no slot
             # need be remembered to be voided.
             if type(mapping) is dict and pack is _pack_mapped and _fits(step):
+                head = _pack_head(now, step)
                 for key, value in mapping.items():
                     try:
                         word = keys[key]
                         if type(value) is float:
-                            pack(target, next_offset(), now, step, value, word)
+                            _pack_behind_head(target, next(offsets), head, value, word)
                             continue
                     except Exception:  # noqa: BLE001 - as in metric
                         pass
                     self._log_slowly(key, value, step, now, lane, 0)
                     lane = self._lane
-                    keys, next_offset, pack, target, _ = lane
+                    keys, offsets, pack, target, _ = lane
+                    if pack is not _pack_mapped:  # after a roll: no key is known to this loop
+                        keys = {}
                 return
             items = [(key, value) for key, value in mapping.items()]
         except RecordError:
@@ -259,14 +264,14 @@ class StreamWriter:
         else:
             return 0
         key = PHASE_PREFIX + name
-        keys, next_offset, pack, target, _ = self._lane
+        keys, offsets, pack, target, _ = self._lane
         word = keys.get(key)
         # As in metrics: the one store that can fail is the one past the end, which takes no slot.
         if word is not None and pack is _pack_mapped and (step is None or _fits(step)):
             word += (instance << 32) + kind - layout.KIND_METRIC
             present = layout.NO_STEP if step is None else step
             try:
-                pack(target, next_offset(), now_ns(), present, process_cpu_s(), word)
+                pack(target, next(offsets), now_ns(), present, process_cpu_s(), word)
                 return instance
             except struct.error:
                 pass
@@ -400,13 +405,13 @@ class StreamWriter:
         extra = layout.pack_word(kind, 0, instance) - layout.KIND_METRIC
         for _ in range(STORE_TRIES):
             lane = self._lane
-            keys, next_offset, pack, target, _ = lane
+            keys, offsets, pack, target, _ = lane
             word = keys.get(key) if type(key) is str else None
             if word is None:
                 if not self._intern(key, lane):
                     return False
                 continue
-            offset = next_offset()
+            offset = next(offsets)
             try:
                 pack(target, offset, timestamp_ns, step, value, word + extra)
             except struct.error:
@@ -432,7 +437,7 @@ class StreamWriter:
     def _store_page(self, key: Any, timestamp_ns: int, step: int, part: memoryview) -> bool:
         for _ in range(STORE_TRIES):
             lane = self._series_lane
-            keys, next_offset, _, target, segment = lane
+            keys, offsets, _, target, segment = lane
             word = keys.get(key) if type(key) is str else None
             if word is None:
                 if segment is NO_SEGMENT:
@@ -441,7 +446,7 @@ class StreamWriter:
                 elif not self._intern(key, lane, len(part)):
                     return False
                 continue
-            offset = next_offset()
+            offset = next(offsets)
             if offset < layout.HEADER_BYTES or offset + layout.PAGE_BYTES > segment.size_bytes:
                 if not self._make_room(layout.SERIES_LANE, lane):
                     break

@@ -57,6 +57,8 @@ LIVE_VIEW_EVERY_S = 5.0
 SPARE_EVERY_S = 0.5
 #: How often to try to create a run that has nothing to send yet.
 CREATE_EVERY_S = 5.0
+#: Records read and not sent from which on a pause hears nothing more, for memory's sake.
+HEARD_AHEAD = 10_000
 #: Calls over which the rate of delivery is taken.
 RATE_CALLS = 8
 
@@ -196,11 +198,7 @@ class RunDelivery:
 
     async def _read(self, limit: int) -> None:
         before_s = thread_cpu_s()
-        chunks = self.reader.read(limit)
-        for found in chunks:
-            self._take_in(found)
-        self._aim_flushes()
-        self._look_for_end()
+        chunks = self._take_in_news(limit)
         now_s = now_monotonic_s()
         self._is_idle = not chunks and not self.plan.in_flight
         if not chunks:
@@ -220,6 +218,14 @@ class RunDelivery:
             # after an end somebody waits for us, but perhaps a worker process stays for hours
             soon_s = URGENT_POLL_S * self._idle_reads if self.plan.is_urgent else POLL_S
             await anyio.sleep(min(POLL_S, soon_s, self.plan.flush_in_s))
+
+    def _take_in_news(self, limit: int) -> list[StreamChunk]:
+        chunks = self.reader.read(limit)
+        for found in chunks:
+            self._take_in(found)
+        self._aim_flushes()
+        self._look_for_end()
+        return chunks
 
     async def _create_early(self, now_s: float) -> None:
         """
@@ -380,12 +386,24 @@ class RunDelivery:
             return False
         return spool.used_bytes(self.folder.parent.parent) * 2 > quota
 
+    @property
+    def _is_unlimited(self) -> bool:
+        return self._is_cap_lifted or self.plan.is_urgent or self._is_drain
+
     async def _pause_for(self, cpu_s: float) -> None:
+        """
+        Wait until the CPU that was just spent is earned; without a limit it is nobody's debt.
+        """
+        if self._is_unlimited:
+            return
         self._budget.percent = self.spec.sidecar_cpu_percent / max(1, self._share())
         wait_s = self._budget.spend(cpu_s, now_monotonic_s())
-        while wait_s > 0 and not (self._is_cap_lifted or self.plan.is_urgent or self._is_drain):
+        while wait_s > 0 and not self._is_unlimited:
             await anyio.sleep(min(wait_s, POLL_S))
             wait_s -= POLL_S
+            if self.plan.in_flight < HEARD_AHEAD:
+                self._take_in_news(0)  # a flush or the end, which lift the limit
+            self._publish(if_older_s=PUBLISH_EVERY_S)
 
     async def _show_newest(self) -> None:
         """

@@ -272,9 +272,13 @@ class MlflowTracking:
     def close(self) -> None:
         """
         Give back connections. The store opens again at the next call.
+
+        Does not wait for another thread that is opening it: a database may never answer.
         """
-        with self._lock:
-            client, self._client = self._client, None
+        if not self._lock.acquire(blocking=False):
+            return
+        client, self._client = self._client, None
+        self._lock.release()
         if client is not None:
             _drop_connections(client)
 

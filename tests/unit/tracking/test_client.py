@@ -4,6 +4,8 @@ What the MLflow client knows without MLflow.
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from allele_mlflow.records import RunId
@@ -74,3 +76,27 @@ def test_the_environment_keeps_mlflow_out_of_our_way() -> None:
     changes = prepare_environment({"MLFLOW_HTTP_REQUEST_TIMEOUT": "300"}, tracking_uri="http://h")
     assert changes["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "300"
     assert changes["MLFLOW_TRACKING_URI"] == "http://h"
+
+
+def test_close_does_not_wait_for_a_store_that_is_being_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    A database that never answers its first call does not keep the sidecar from leaving.
+    """
+    is_opening, may_end = threading.Event(), threading.Event()
+
+    def hang(self: MlflowTracking, *, may_create: bool) -> None:
+        is_opening.set()
+        may_end.wait()
+
+    monkeypatch.setattr(MlflowTracking, "_open", hang)
+    tracking = MlflowTracking("postgresql://nobody/mlflow")
+    opener = threading.Thread(target=tracking._opened)
+    opener.start()
+    try:
+        assert is_opening.wait(30)
+        tracking.close()
+    finally:
+        may_end.set()
+        opener.join()
