@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, SupportsIndex
 
 from allele_mlflow import snapshots
-from allele_mlflow.clock import now_monotonic_s, now_ns, pause_s
+from allele_mlflow.clock import now_monotonic_ns, now_monotonic_s, now_ns, pause_s
 from allele_mlflow.errors import DeliveryError, ErrorKind, SidecarError
 from allele_mlflow.failures import Category, describe_failure
 from allele_mlflow.mistakes import AlleleMlflowWarning, Mistakes
@@ -341,7 +341,7 @@ class RunLogger:
         state = self.status()
         if self.settings.delivery == "quiet" and (state is None or state.run_id is None):
             # quiet delivery makes no call of MLflow's while the benchmark runs, unless asked to
-            asked = FlushAsked(timestamp_ns=now_ns(), flush_id=now_ns())
+            asked = FlushAsked(timestamp_ns=now_ns(), flush_id=now_monotonic_ns())
             self._stream.event(asked, counts=False)
         state = self._wait(lambda s: s.run_id is not None, self.settings.exit_timeout_s)
         return state.run_id if state is not None else None
@@ -374,7 +374,8 @@ class RunLogger:
         """
         if self.settings.is_offline:
             return False
-        flush_id = now_ns() + self._flush_ids()
+        # of the machine's one clock that is never set, for ids are compared between processes
+        flush_id = now_monotonic_ns() + self._flush_ids()
         if not self._stream.event(
             FlushAsked(timestamp_ns=now_ns(), flush_id=flush_id), counts=False
         ):

@@ -88,9 +88,7 @@ def snapshot_bytes(data: bytes, name: str, folder: Path) -> Snapshot:
     """
     stored = f"{spool.new_uid()}-{_file_name(Path(name))}"
     with _new_file(folder, stored) as target:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(target, view) :]
+        spool.write_all(target, data)
     return Snapshot(stored, True, len(data), 0)
 
 

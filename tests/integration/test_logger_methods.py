@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from allele_mlflow import current_logger
-from allele_mlflow.clock import now_monotonic_s
+from allele_mlflow import current_logger, run_logger
+from allele_mlflow.clock import now_monotonic_s, now_ns
 from allele_mlflow.testing import assert_ledger_balanced
 from tests.integration.runs import Station, wait_for
 
@@ -44,6 +44,22 @@ def test_flush_means_delivered(station: Station) -> None:
             assert len(kept.rows("rounds")) == round_ + 1
             assert kept.info.status == "RUNNING"
     assert_ledger_balanced(log.close().ledger, accepted=6003)
+
+
+def test_flush_survives_a_clock_that_is_set_back(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    After the machine's clock jumped back, a flush does not take an earlier one's end for its own.
+    """
+    with station.start(delivery="quiet") as log:
+        log.metric("loss", 0.5, 0)
+        assert log.flush()
+        monkeypatch.setattr(run_logger, "now_ns", lambda: now_ns() - 3600 * 10**9)
+        log.metric("loss", 0.25, 1)
+        assert log.flush()
+        assert len(station.kept(str(log.run_id)).rows("loss")) == 2
+    assert_ledger_balanced(log.close().ledger, accepted=2)
 
 
 async def test_async_with(station: Station) -> None:

@@ -93,6 +93,18 @@ def open_scope(spool_dir: Path) -> Path:
     return scope
 
 
+def write_all(descriptor: int, data: bytes) -> None:
+    """
+    Write every byte: near the end of a disk, `os.write` takes a part and reports success.
+
+    Raises:
+        OSError: there is no room for the rest.
+    """
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """
     Replace a small file so that a reader sees the old bytes or the new ones, never a part.
@@ -101,7 +113,7 @@ def write_whole(path: Path, data: bytes) -> None:
     descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     try:
         try:
-            os.write(descriptor, data)
+            write_all(descriptor, data)
         finally:
             os.close(descriptor)
         temporary.replace(path)

@@ -4,6 +4,7 @@ The spool's folders and locks.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -116,4 +117,30 @@ def test_struct_is_replaced_whole(tmp_path: Path) -> None:
     assert spool.read_struct(tmp_path / "x", type(make_spec())) == make_spec("stream")
     (tmp_path / "x").write_bytes(b"\xc1 not msgpack")
     assert spool.read_struct(tmp_path / "x", type(make_spec())) is None
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_struct_is_whole_where_writes_are_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A nearly full disk takes a part of a write and says so only in its number: the rest follows,
+    or the old file stands.
+    """
+    spool.write_struct(tmp_path / "x", make_spec("old"))
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:7]))
+    spool.write_struct(tmp_path / "x", make_spec("new"))
+    assert spool.read_struct(tmp_path / "x", type(make_spec())) == make_spec("new")
+
+    room = [10]
+
+    def fill(descriptor: int, data: bytes) -> int:
+        if not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data[: room.pop()])
+
+    monkeypatch.setattr(os, "write", fill)
+    with pytest.raises(OSError, match="No space"):
+        spool.write_struct(tmp_path / "x", make_spec("newer"))
+    assert spool.read_struct(tmp_path / "x", type(make_spec())) == make_spec("new")
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
