@@ -19,6 +19,7 @@ import pytest
 from allele_mlflow.clock import now_ns, thread_cpu_s
 from allele_mlflow.queue import spool
 from allele_mlflow.queue.run_reader import RunReader
+from allele_mlflow.queue.stream_reader import Chunk, StreamReader
 from allele_mlflow.queue.writer import StreamWriter
 from allele_mlflow.records import (
     ErrorLogged,
@@ -368,6 +369,37 @@ async def test_limited_sidecar_hears_the_end(tmp_path: Path) -> None:
             await until(lambda: present_state(run).ledger.delivered.get("metric", 0) > 0)
         end_run(writer)
     assert_ledger_balanced(final_state(run).ledger, accepted=READINGS)
+
+
+async def test_flush_waits_for_a_process_that_has_just_come_and_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream that appears while the flush is being read was there before it, so it counts."""
+    run, owner = start_run(tmp_path)
+    read = StreamReader.read
+
+    def read_late(self: StreamReader, limit: int) -> Chunk:
+        if self.stream_id == owner.stream_id and not seen:
+            seen.append(0)
+            visitor = make_writer(run)
+            visitor.metric("m", 1.0, 1)
+            visitor.close()
+            owner.event(FlushAsked(timestamp_ns=1, flush_id=7), counts=False)
+        return read(self, limit)
+
+    class Watched(MemoryTracking):
+        def log_batch(self, run_id: RunId, **rest: Any) -> None:
+            seen.append(present_state(run).flushed_id)
+            super().log_batch(run_id, **rest)
+
+    seen: list[int] = []
+    monkeypatch.setattr(StreamReader, "read", read_late)
+    async with anyio.create_task_group() as group:
+        group.start_soon(serve, make_worker(run, Watched()))
+        with anyio.fail_after(30):
+            await until(lambda: present_state(run).flushed_id == 7)
+        end_run(owner)
+    assert seen[:2] == [0, 0], "the flush was over before the reading was sent"
 
 
 async def test_flush_leaves_no_debt(tmp_path: Path) -> None:

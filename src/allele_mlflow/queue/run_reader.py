@@ -35,6 +35,14 @@ class RunReader:
         self.streams: dict[str, StreamReader] = {}
         self._turn = 0
 
+    def discover(self) -> None:
+        """
+        Look for streams that have come; `read` and the properties do so by themselves.
+        """
+        for name in _stream_names(self.folder):
+            if name not in self.streams:
+                self.streams[name] = StreamReader(self.folder / spool.STREAMS / name)
+
     def read(self, limit: int) -> list[StreamChunk]:
         """
         About `limit` readings and edges of all streams, each stream in its turn; only what is not
@@ -42,7 +50,7 @@ class RunReader:
 
         With a limit of 0 only the event lanes are read.
         """
-        self._discover()
+        self.discover()
         streams = list(self.streams.values())
         chunks: list[StreamChunk] = []
         if not streams:
@@ -61,7 +69,7 @@ class RunReader:
         """
         Whether any producer of the run lived at the last read (the sidecar's own sampler aside).
         """
-        self._discover()
+        self.discover()
         return any(s.has_live_writer for s in self.streams.values() if not s.is_sampler)
 
     @property
@@ -77,14 +85,14 @@ class RunReader:
         """
         Whether every stream is read to its end and has no writer any more.
         """
-        self._discover()
+        self.discover()
         return all(stream.is_finished for stream in self.streams.values())
 
     def ledger(self, *, is_exact: bool = False) -> Ledger:
         """
         The run's ledger; resource samples only under `sampled`.
         """
-        self._discover()
+        self.discover()
         ledger = Ledger()
         for stream in self.streams.values():
             if stream.is_sampler:
@@ -177,11 +185,6 @@ class RunReader:
         with contextlib.suppress(OSError):
             (target / spool.PHASES_FILE).unlink()
         return True
-
-    def _discover(self) -> None:
-        for name in _stream_names(self.folder):
-            if name not in self.streams:
-                self.streams[name] = StreamReader(self.folder / spool.STREAMS / name)
 
 
 def _stream_names(folder: Path) -> list[str]:

@@ -140,6 +140,21 @@ class SegmentReader:
                 high = middle
         return low
 
+    def exact_end(self) -> int:
+        """
+        One more than the last written slot, however many holes lie before it.
+        """
+        if self.slot_count and self.word(self.slot_count - 1):
+            return self.slot_count
+        rest = self.words(self.next, self.slot_count - self.next)
+        return max((slot + 1 for slot, word in rest if word), default=self.next)
+
+    def has_passed(self, end: int) -> bool:
+        """
+        Whether every written slot below `end` was read.
+        """
+        return self.next >= end and not any(slot < end and self.word(slot) for slot in self.open)
+
     def page_size(self, slot: int) -> int:
         """
         Values in a page of the series lane, 0 where it is not written.
@@ -257,6 +272,21 @@ def count_unread(path: Path, position: SegmentPosition, *, is_exact: bool) -> in
         rest = segment.words(segment.next, max(0, end - segment.next))
         words = chain(late, (word for _, word in rest))
         return sum(word & 0xFF not in (0, layout.KIND_VOID) for word in words)
+    finally:
+        segment.close()
+
+
+def exact_end(path: Path, position: SegmentPosition) -> int:
+    """
+    `SegmentReader.exact_end` of a segment that was read up to a position.
+
+    Raises:
+        OSError: the file cannot be opened.
+        QueueFormatError: it is no segment of ours.
+    """
+    segment = SegmentReader(path, position)
+    try:
+        return segment.exact_end()
     finally:
         segment.close()
 

@@ -9,6 +9,7 @@ given up.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +20,8 @@ from allele_mlflow.errors import QueueFormatError
 from allele_mlflow.queue import layout, spool
 from allele_mlflow.queue.counters import read_counters
 from allele_mlflow.queue.cursor import CursorFile, CursorState, Position, SegmentPosition
-from allele_mlflow.queue.events import EventReader
-from allele_mlflow.queue.segment_reader import RawRecord, SegmentReader, count_unread
+from allele_mlflow.queue.events import EventReader, scan_end
+from allele_mlflow.queue.segment_reader import RawRecord, SegmentReader, count_unread, exact_end
 from allele_mlflow.records import (
     RECORD_KINDS,
     Event,
@@ -31,6 +32,8 @@ from allele_mlflow.records import (
 )
 
 EVENTS_PER_READ = 200
+#: Passing shortages: the file is as good as it was, and is tried again.
+SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
 UNKNOWN_KEY = "unknown_key"
 #: Slots at the end of a stream in which its present step is looked for.
 NEWEST_SLOTS = 256
@@ -62,19 +65,21 @@ class Chunk(NamedTuple):
     rejected: list[RecordRejected]
 
     @property
-    def record_count(self) -> int:
-        """
-        Records of the user's in it.
-        """
-        of_events = sum(type(event) in RECORD_KINDS for event in self.events)
-        return len(self.readings) + len(self.edges) + len(self.rejected) + of_events
-
-    @property
     def is_empty(self) -> bool:
         """
         Whether there is nothing in it.
         """
         return not (self.readings or self.edges or self.events or self.rejected)
+
+
+class StreamMark(NamedTuple):
+    """
+    How far a stream was written at one moment: the end of each segment, in slots, and of the event
+    log.
+    """
+
+    segments: dict[str, int]
+    events_offset: int
 
 
 class StreamReader:
@@ -103,8 +108,9 @@ class StreamReader:
         self.is_finished = state is not None and state.is_finished
         self._is_dead = self.is_finished
         self._has_uncommitted = False
-        #: Records that this reader gave so far.
-        self.read_count = 0
+        self._is_series_first = False
+        self._has_series = any(name[0] == layout.SERIES_LANE for name in self._known)
+        self._has_shortage = False
         #: The writer is gone and every event of its was read.
         self.has_read_last_event = self.is_finished
         if self.is_finished:  # by a reader that was stopped before it had cleared up
@@ -144,10 +150,9 @@ class StreamReader:
                 self._keys[frame.event.key_id] = frame.event.name
             else:
                 chunk.events.append(frame.event)
-        self.read_count += chunk.record_count
         if not chunk.is_empty:
             self._has_uncommitted = True
-        elif self._is_dead and limit > 0 and not self._has_uncommitted:
+        elif self._is_dead and limit > 0 and not (self._has_uncommitted or self._has_shortage):
             self._finish()
         return chunk
 
@@ -203,6 +208,26 @@ class StreamReader:
         while frames := scan.read(limit=EVENTS_PER_READ, is_final=True):
             total += sum(type(frame.event) in RECORD_KINDS for frame in frames)
         return total
+
+    def mark(self) -> StreamMark:
+        """
+        How far the stream is written now; what was logged before is behind the mark.
+        """
+        segments = {}
+        for name in self._segment_names():
+            with contextlib.suppress(OSError, QueueFormatError):
+                segments[name] = exact_end(self.folder / name, self._position_of(name))
+        return StreamMark(segments, scan_end(self.folder / layout.EVENT_LOG))
+
+    def has_passed(self, mark: StreamMark) -> bool:
+        """
+        Whether everything up to the mark was read.
+        """
+        if self.is_finished:
+            return True
+        return self._events.offset >= mark.events_offset and all(
+            self._has_read(name, end) for name, end in mark.segments.items()
+        )
 
     def newest_readings(self, limit: int) -> list[Reading]:
         """
@@ -287,33 +312,66 @@ class StreamReader:
             names = os.listdir(self.folder)
         except OSError:
             return []
-        return [name for name in names if layout.parse_segment_name(name)]
+        names = [name for name in names if layout.parse_segment_name(name)]
+        self._has_series = self._has_series or any(name[0] == layout.SERIES_LANE for name in names)
+        return names
 
     def _unfinished_segments(self) -> Iterator[SegmentReader]:
         """
-        Segments with something to read, oldest first.
+        Segments with something to read, oldest first, the two lanes in turn: neither waits for the
+        other's backlog.
+        """
+        self._has_shortage = False
+        self._is_series_first = not self._is_series_first
+        lanes = [layout.METRIC_LANE, layout.SERIES_LANE]
+        for lane in reversed(lanes) if self._is_series_first else lanes:
+            yield from self._unfinished_of(lane)
 
+    def _unfinished_of(self, lane: str) -> Iterator[SegmentReader]:
+        """
         Those at hand come first, and the folder is looked through only when they do not suffice: a
         backlog may have more segments than a process may have descriptors, and takes long to list.
         """
-        for name in sorted(self._segments):
+        for name in sorted(name for name in self._segments if name[0] == lane):
             if not self._segments[name].is_finished:
                 yield self._segments[name]
+        if lane == layout.SERIES_LANE and not self._is_series_there():
+            return
         for name in sorted(self._segment_names()):
-            if name in self._segments:
+            if name[0] != lane or name in self._segments:
                 continue
-            try:
-                segment = SegmentReader(self.folder / name, self._position_of(name))
-            except FileNotFoundError:
-                continue
-            except (OSError, QueueFormatError) as exc:
-                if name not in self.damaged_files:
-                    self.damaged_files.append(name)
-                    self.damage.append(str(exc))
-                continue
-            self._segments[name] = segment
-            if not segment.is_finished:
+            segment = self._opened(name)
+            if segment is not None and not segment.is_finished:
                 yield segment
+
+    def _is_series_there(self) -> bool:
+        # most streams have none, and one look is cheaper than the whole folder
+        first = self.folder / layout.segment_name(layout.SERIES_LANE, 0)
+        self._has_series = self._has_series or first.exists()
+        return self._has_series
+
+    def _opened(self, name: str) -> SegmentReader | None:
+        try:
+            segment = SegmentReader(self.folder / name, self._position_of(name))
+        except FileNotFoundError:
+            return None
+        except (OSError, QueueFormatError) as exc:
+            if isinstance(exc, OSError) and exc.errno in SHORTAGES:
+                self._has_shortage = True
+            elif name not in self.damaged_files:
+                self.damaged_files.append(name)
+                self.damage.append(str(exc))
+            return None
+        self._segments[name] = segment
+        return segment
+
+    def _has_read(self, name: str, end: int) -> bool:
+        segment = self._segments.get(name)
+        if segment is not None:
+            return segment.has_passed(end)
+        if name in self.damaged_files or not (self.folder / name).exists():
+            return True  # read, committed and removed
+        return self._position_of(name).next >= end
 
     def _position_of(self, name: str) -> SegmentPosition:
         segment = self._segments.get(name)

@@ -25,6 +25,7 @@ from allele_mlflow.errors import (
 )
 from allele_mlflow.queue import spool
 from allele_mlflow.queue.run_reader import RunReader, StreamChunk
+from allele_mlflow.queue.stream_reader import StreamMark
 from allele_mlflow.records import (
     ArtifactAdded,
     ErrorLogged,
@@ -65,11 +66,11 @@ RATE_CALLS = 8
 
 class Flush(NamedTuple):
     """
-    Somebody waits until each stream is delivered up to so many records.
+    Somebody waits until each stream is delivered up to its mark.
     """
 
     flush_id: int
-    targets: dict[str, int]
+    marks: dict[str, StreamMark]
 
 
 class RunDelivery:
@@ -203,7 +204,6 @@ class RunDelivery:
         self._is_idle = not chunks and not self.plan.in_flight
         if not chunks:
             self._caught_up_s = now_s
-            self._flushed(is_caught_up=limit > 0)
             await self._create_early(now_s)
         self._relax_limits(now_s)
         if now_s - self._spare_s >= SPARE_EVERY_S:
@@ -343,24 +343,25 @@ class RunDelivery:
             with contextlib.suppress(OSError):
                 file.unlink()
         self._delivered_files.clear()
-        self._flushed(is_caught_up=False)
+        self._settle_flushes()
 
     def _aim_flushes(self) -> None:
         """
         For each flush that was just read: how far each stream must be read for it.
         """
         for flush in self._flushes:
-            if not flush.targets:
+            if not flush.marks:
+                self.reader.discover()  # who wrote before the flush may be newer than this read
                 streams = self.reader.streams.values()
-                flush.targets.update((s.stream_id, s.read_count + s.pending()) for s in streams)
+                flush.marks.update((stream.stream_id, stream.mark()) for stream in streams)
 
-    def _flushed(self, *, is_caught_up: bool) -> None:
+    def _settle_flushes(self) -> None:
         if not self._flushes or self.plan.in_flight:
             return
         streams = self.reader.streams
-        while self._flushes and (
-            is_caught_up
-            or all(streams[s].read_count >= n for s, n in self._flushes[0].targets.items())
+        while self._flushes and all(
+            streams[stream_id].has_passed(mark)
+            for stream_id, mark in self._flushes[0].marks.items()
         ):
             self.state.flushed_id = max(self.state.flushed_id, self._flushes.pop(0).flush_id)
         if not self._flushes:
