@@ -181,7 +181,7 @@ def _start(
     mistakes = Mistakes(on_error)
     run_uid = _checked_uid(run_uid) if run_uid is not None else spool.new_uid()
     scope = _open_scope(settings, mistakes)
-    folder = scope / "runs" / run_uid if scope is not None else None
+    folder = scope / spool.RUNS / run_uid if scope is not None else None
     is_owner = folder is None or _claim(folder)
     quota = spool.quota_bytes(scope, settings.spool_quota_bytes) if scope is not None else 0
     stream = StreamWriter(
@@ -339,7 +339,7 @@ def _claim(folder: Path) -> bool:
 
 def _earlier_run_id(folder: Path) -> str | None:
     state = spool.read_struct(
-        folder.parent.parent / "done" / folder.name / spool.STATE_FILE, RunState
+        folder.parent.parent / spool.DONE / folder.name / spool.STATE_FILE, RunState
     )
     return state.run_id if state is not None else None
 

@@ -25,6 +25,7 @@ from allele_mlflow.errors import DeliveryError, ErrorKind, SidecarError
 from allele_mlflow.failures import Category, describe_failure
 from allele_mlflow.mistakes import AlleleMlflowWarning, Mistakes
 from allele_mlflow.queue import plain, spool
+from allele_mlflow.queue.locks import is_locked
 from allele_mlflow.queue.run_reader import count_ledger
 from allele_mlflow.queue.writer import StreamWriter
 from allele_mlflow.records import (
@@ -362,7 +363,7 @@ class RunLogger:
             return None
         folder = self._folder
         if not folder.exists():
-            folder = folder.parent.parent / "done" / folder.name
+            folder = folder.parent.parent / spool.DONE / folder.name
         return spool.read_struct(folder / spool.STATE_FILE, RunState)
 
     def flush(self, timeout_s: float | None = None) -> bool:
@@ -697,7 +698,7 @@ class RunLogger:
         if self._folder is None or not (self._may_launch() or is_forced):
             return
         scope = self._folder.parent.parent
-        if spool.is_locked(lock_path(scope, self._profile)):
+        if is_locked(lock_path(scope, self._profile)):
             return
         now_s = now_monotonic_s()
         if now_s - self._launched_s < START_S:

@@ -27,6 +27,7 @@ import allele_mlflow
 from allele_mlflow import AlleleMlflowWarning, RunLogger, start_logger
 from allele_mlflow.clock import now_monotonic_s, pause_s
 from allele_mlflow.queue import spool
+from allele_mlflow.queue.locks import is_locked, process_start_time
 from allele_mlflow.records import RunState
 from allele_mlflow.settings import environment
 from allele_mlflow.tracking.client import MlflowTracking
@@ -274,7 +275,7 @@ class Station:
             with contextlib.suppress(OSError, ValueError):
                 pid = int(json.loads(lock.with_suffix(".json").read_bytes())["pid"])
                 command = Path(f"/proc/{pid}/cmdline").read_bytes()
-                if spool.is_locked(lock) and str(self.scope).encode() in command:
+                if is_locked(lock) and str(self.scope).encode() in command:
                     found[pid] = lock
         return found
 
@@ -304,7 +305,7 @@ class Station:
 
 
 def _is_gone(pid: int) -> bool:
-    return spool.process_start_time(pid) == 0  # a zombie that nobody reaps is gone too
+    return process_start_time(pid) == 0  # a zombie that nobody reaps is gone too
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import random
 import threading
 import tracemalloc
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -16,163 +15,38 @@ from unittest import mock
 import anyio
 import pytest
 
-from allele_mlflow.clock import now_ns, thread_cpu_s
+from allele_mlflow.clock import thread_cpu_s
 from allele_mlflow.queue import spool
 from allele_mlflow.queue.run_reader import RunReader
 from allele_mlflow.queue.stream_reader import Chunk, StreamReader
 from allele_mlflow.queue.writer import StreamWriter
 from allele_mlflow.records import (
-    ErrorLogged,
     FlushAsked,
     ParamLogged,
-    RunEnded,
     RunId,
-    RunSpec,
-    RunState,
-    TagSet,
 )
 from allele_mlflow.sidecar import delivery
-from allele_mlflow.sidecar.worker import Worker
 from allele_mlflow.testing import (
     Fault,
     FlakyTracking,
     MemoryTracking,
     assert_ledger_balanced,
 )
-from allele_mlflow.testing.memory_tracking import MemoryRun
-from allele_mlflow.tracking.protocol import Tracking
-from tests.queue_tools import SMALL_SERIES_SEGMENT, make_run, make_writer
-
-READINGS = 700
-#: Readings, a param, a tag, two phase edges, an error.
-ACCEPTED = READINGS + 5
-
-
-def start_run(
-    folder: Path, name: str = "run", *, sidecar_cpu_percent: float = 100.0
-) -> tuple[Path, StreamWriter]:
-    """
-    A run as a logger leaves it: a spec and an open stream.
-    """
-    run = make_run(folder, name)
-    writer = make_writer(run, segment_bytes=SMALL_SERIES_SEGMENT)
-    spec = RunSpec(
-        run_uid=name,
-        experiment="e",
-        created_ns=now_ns(),
-        profile="p",
-        owner_stream=writer.stream_id,
-        owner_pid=1,
-        batch_size=50,
-        flush_interval_s=0.05,
-        sidecar_cpu_percent=sidecar_cpu_percent,
-    )
-    spool.write_struct(run / spool.RUN_FILE, spec)
-    return run, writer
-
-
-def log_everything(writer: StreamWriter) -> None:
-    """
-    Records of every kind, `ACCEPTED` in all.
-    """
-    instance = writer.phase_edge("select", 3)
-    for step in range(READINGS - 100):
-        writer.metric(f"m/{step % 3}", float(step), step)
-    writer.series("s", [float(i) for i in range(100)])
-    writer.phase_edge("select", 3, instance)
-    writer.event(ParamLogged(timestamp_ns=1, key="p", value="v"))
-    writer.event(TagSet(timestamp_ns=1, key="t", value="v"))
-    writer.event(
-        ErrorLogged(
-            timestamp_ns=1,
-            category="numeric",
-            error_type="ZeroDivisionError",
-            message="division by zero",
-            traceback="...",
-            fingerprint="abc",
-        )
-    )
-
-
-def end_run(writer: StreamWriter) -> None:
-    """
-    The owner's farewell.
-    """
-    writer.close(lambda slots: RunEnded(timestamp_ns=now_ns(), status="FINISHED", slots=slots))
-
-
-def make_worker(run: Path, tracking: Tracking) -> Worker:
-    """
-    A sidecar of the run's scope that leaves when it has nothing to do.
-    """
-    return Worker(run.parent.parent, "p", connect=lambda: tracking, idle_timeout_s=0.0)
-
-
-def final_state(run: Path) -> RunState:
-    """
-    What the sidecar said last of a run that it archived.
-    """
-    state = spool.read_struct(run.parent.parent / "done" / run.name / spool.STATE_FILE, RunState)
-    assert state is not None, "the run was not archived"
-    return state
-
-
-def the_run(tracking: MemoryTracking) -> MemoryRun:
-    """
-    The only run of a store.
-    """
-    assert len(tracking.runs) == 1, "a run was created twice"
-    return next(iter(tracking.runs.values()))
-
-
-def assert_all_there(run: Path, tracking: MemoryTracking) -> None:
-    """
-    Every record is in the store once, the run has ended, and the ledger says so.
-    """
-    stored = the_run(tracking)
-    for third in range(3):
-        expected = list(range(third, READINGS - 100, 3))
-        assert sorted(row.step for row in stored.rows(f"m/{third}")) == expected
-    assert sorted(row.step for row in stored.rows("s")) == list(range(100))
-    assert stored.params["p"] == stored.tags["t"] == "v"
-    assert stored.status == "FINISHED"
-    assert stored.tags["allele.error.category"] == "numeric"
-    assert {"allele/phases.json", "allele/errors.json"} <= set(stored.artifacts)
-    state = final_state(run)
-    assert state.done
-    assert_ledger_balanced(state.ledger, accepted=ACCEPTED)
-    assert state.ledger.delivered == {
-        "metric": READINGS,
-        "phase": 2,
-        "param": 1,
-        "tag": 1,
-        "error": 1,
-    }
-
-
-def present_state(run: Path) -> RunState:
-    """
-    What the sidecar says of a run that it serves.
-    """
-    return spool.read_struct(run / spool.STATE_FILE, RunState) or RunState(
-        run_uid=run.name, updated_ns=0
-    )
-
-
-async def until(is_true: Callable[[], bool]) -> None:
-    """
-    Wait for something that only the file system or another thread tells.
-    """
-    while not is_true():  # noqa: ASYNC110 - no event reaches us from there
-        await anyio.sleep(0.002)
-
-
-async def serve(worker: Worker) -> None:
-    """
-    Serve to the end, within a deadline.
-    """
-    with anyio.fail_after(40):
-        await worker.serve()
+from tests.integration.spooled_runs import (
+    ACCEPTED,
+    READINGS,
+    assert_all_there,
+    end_run,
+    final_state,
+    log_everything,
+    make_worker,
+    present_state,
+    serve,
+    start_run,
+    the_run,
+    until,
+)
+from tests.queue_tools import make_writer
 
 
 class ForgetfulTracking(MemoryTracking):

@@ -33,7 +33,7 @@ def scopes(spool_dir: Path) -> list[Path]:
     """
     if not spool_dir.is_dir():
         return []
-    return sorted(folder for folder in spool_dir.iterdir() if (folder / "runs").is_dir())
+    return sorted(folder for folder in spool_dir.iterdir() if (folder / spool.RUNS).is_dir())
 
 
 def spooled_runs(spool_dir: Path, *, with_done: bool) -> Iterator[SpooledRun]:
@@ -41,9 +41,9 @@ def spooled_runs(spool_dir: Path, *, with_done: bool) -> Iterator[SpooledRun]:
     The runs of a spool, oldest first; those that wait counted from their files.
     """
     for scope in scopes(spool_dir):
-        folders = [(folder, True) for folder in (scope / "runs").iterdir()]
+        folders = [(folder, True) for folder in (scope / spool.RUNS).iterdir()]
         if with_done:
-            folders += [(folder, False) for folder in (scope / "done").iterdir()]
+            folders += [(folder, False) for folder in (scope / spool.DONE).iterdir()]
         found = []
         for folder, is_waiting in folders:
             spec = spool.read_struct(folder / spool.RUN_FILE, RunSpec)

@@ -8,6 +8,7 @@ of one leaves the other. Losing both costs re-sends only, for every record is id
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import struct
 import zlib
@@ -98,7 +99,12 @@ class CursorFile:
         if self._descriptor < 0:
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
             self._descriptor = os.open(self.path, flags, 0o600)
-        os.pwrite(self._descriptor, head + payload, generation % 2 * layout.CURSOR_SLOT_BYTES)
+        data = head + payload
+        if len(data) > layout.CURSOR_SLOT_BYTES:
+            raise OSError(errno.EFBIG, f"{self.path}: {len(data)} bytes, want one slot's at most")
+        start = generation % 2 * layout.CURSOR_SLOT_BYTES
+        if os.pwrite(self._descriptor, data, start) != len(data):
+            raise OSError(errno.ENOSPC, f"{self.path}: written in part")
         self._generation = generation
 
     def close(self) -> None:

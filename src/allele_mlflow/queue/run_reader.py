@@ -7,12 +7,14 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from allele_mlflow.queue import spool
-from allele_mlflow.queue.stream_reader import Chunk, StreamReader
-from allele_mlflow.records import Ledger, Reading, RunSpec
+from allele_mlflow.queue.locks import try_lock_folder
+from allele_mlflow.queue.stream_reader import Chunk, StreamMark, StreamReader
+from allele_mlflow.records import Event, Ledger, Reading, RunSpec
 
 
 class StreamChunk(NamedTuple):
@@ -47,8 +49,6 @@ class RunReader:
         """
         About `limit` readings and edges of all streams, each stream in its turn; only what is not
         empty.
-
-        With a limit of 0 only the event lanes are read.
         """
         self.discover()
         streams = list(self.streams.values())
@@ -61,8 +61,30 @@ class RunReader:
             chunk = stream.read(rest)
             if not chunk.is_empty:
                 chunks.append(StreamChunk(stream, chunk))
-                rest = max(0, rest - len(chunk.readings) - len(chunk.edges))
+                rest -= len(chunk.readings) + len(chunk.edges)
+                if rest <= 0:
+                    break
         return chunks
+
+    def listen(self) -> list[Event]:
+        """
+        Flushes and ends that were not heard before, of all streams.
+        """
+        self.discover()
+        return [event for stream in self.streams.values() for event in stream.listen()]
+
+    def marks(self) -> dict[str, StreamMark]:
+        """
+        How far each stream is written now, those included that have come since the last read.
+        """
+        self.discover()
+        return {stream_id: stream.mark() for stream_id, stream in self.streams.items()}
+
+    def has_passed(self, marks: Mapping[str, StreamMark]) -> bool:
+        """
+        Whether everything up to the marks was read.
+        """
+        return all(self.streams[stream_id].has_passed(mark) for stream_id, mark in marks.items())
 
     @property
     def has_live_writer(self) -> bool:
@@ -134,6 +156,13 @@ class RunReader:
         ]
         return max(steps, key=lambda found: found[0])[1] if steps else None
 
+    def newest_ns(self) -> int:
+        """
+        When the benchmark logged last, as far as it was not read and removed; 0 where all was.
+        """
+        found = (s.newest_ns() for s in self.streams.values() if not s.is_sampler)
+        return max(found, default=0)
+
     def damage(self) -> list[str]:
         """
         What could not be read, in words.
@@ -157,18 +186,26 @@ class RunReader:
         for stream in self.streams.values():
             stream.close()
 
+    def clear_up(self) -> None:
+        """
+        Of a finished run: remove segments that are read and still there, find those that cannot be.
+        """
+        for stream in self.streams.values():
+            stream.clear_up()
+
     def archive(self) -> bool:
         """
         Move what is left of a delivered run (spec, state, dead letters, damaged files) out of the
         way; False where a process has joined it meanwhile and there is more to deliver.
+
+        Raises:
+            OSError: it cannot be moved; nothing has changed.
         """
-        target = self.folder.parent.parent / "done" / self.folder.name
+        target = self.folder.parent.parent / spool.DONE / self.folder.name
+        target.parent.mkdir(mode=0o700, exist_ok=True)
         if target.exists():  # an earlier part of the same run
             shutil.rmtree(target, ignore_errors=True)
-        try:
-            self.folder.rename(target)
-        except OSError:
-            return not self.folder.exists()
+        self.folder.rename(target)
         # nobody joins any more; whoever did before the move is seen now
         if any(name not in self.streams for name in _stream_names(target)):
             target.rename(self.folder)
@@ -180,17 +217,34 @@ class RunReader:
                 with contextlib.suppress(OSError):
                     source = target / spool.STREAMS / stream / name
                     source.rename(target / "damaged" / f"{stream}-{name}")
-        for name in (spool.STREAMS, spool.ARTIFACTS):
+        for name in (spool.ARTIFACTS, spool.STREAMS):  # the streams last: see `bring_back`
             shutil.rmtree(target / name, ignore_errors=True)
         with contextlib.suppress(OSError):
             (target / spool.PHASES_FILE).unlink()
         return True
 
 
+def bring_back(scope: Path) -> None:
+    """
+    Bring back runs whose archiving was cut short, so that it is done again: somebody may have
+    joined them.
+    """
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(scope / spool.DONE):
+            folder, target = Path(entry.path), scope / spool.RUNS / entry.name
+            if not (folder / spool.STREAMS).is_dir() or target.exists():
+                continue
+            lock = try_lock_folder(folder)
+            if lock is not None:
+                with contextlib.suppress(OSError):
+                    folder.rename(target)
+                lock.release()
+
+
 def _stream_names(folder: Path) -> list[str]:
     try:
         names = os.listdir(folder / spool.STREAMS)
-    except OSError:
+    except FileNotFoundError:  # and nothing else: an empty answer ends a run
         return []
     return [name for name in names if not name.startswith(".")]
 

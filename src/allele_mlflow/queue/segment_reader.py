@@ -125,6 +125,16 @@ class SegmentReader:
         first = max(0, end - limit)
         return [RawRecord(*r) for r in self._payload(first, end - first) if r[3]]
 
+    def newest_ns(self) -> int:
+        """
+        Time of the last record or page, 0 where there is none.
+        """
+        last = self.written_end() - 1
+        if last < 0:
+            return 0
+        data = os.pread(self._descriptor, 8, layout.HEADER_BYTES + last * self._slot_bytes)
+        return int.from_bytes(data, "little", signed=True)
+
     def written_end(self) -> int:
         """
         About where the written slots end: a hole may mislead the search by some slots.
@@ -159,28 +169,34 @@ class SegmentReader:
         """
         Values in a page of the series lane, 0 where it is not written.
         """
+        size, word = self._page_head(slot)
+        return 0 if word & 0xFF in (0, layout.KIND_VOID) else size
+
+    def torn_readings(self, given: int | None) -> int:
+        """
+        Readings in slots that were taken and never written, for a writer that is gone: one a slot,
+        or as many as a page's head says.
+
+        Args:
+            given: Slots given out, as the writer's farewell says; None without one. Then a slot
+                behind the last that was written shows only where a page's head was begun.
+        """
+        taken = sorted(self.open | set(range(self.next, given or 0)))
+        if not self.is_series:
+            return len(taken)
+        total = 0
+        for slot in taken:
+            size = self._page_head(slot)[0]
+            total += size if 0 < size <= layout.SERIES_PAGE_VALUES else 1
+        if given is None and self.next < self.slot_count:
+            total += min(self._page_head(self.next)[0], layout.SERIES_PAGE_VALUES)
+        return total
+
+    def _page_head(self, slot: int) -> tuple[int, int]:
         offset = layout.HEADER_BYTES + slot * layout.PAGE_BYTES
         head = os.pread(self._descriptor, layout.SERIES_HEAD.size, offset)
         _, _, size, word = layout.SERIES_HEAD.unpack(head)
-        return 0 if word & 0xFF in (0, layout.KIND_VOID) else int(size)
-
-    def torn_readings(self) -> int:
-        """
-        Readings in open slots, for a writer that is gone: one a slot, or as many as a page's head
-        says.
-        """
-        if not self.is_series:
-            return len(self.open)
-        total = 0
-        for slot in self.open:
-            head = os.pread(
-                self._descriptor,
-                layout.SERIES_HEAD.size,
-                layout.HEADER_BYTES + slot * layout.PAGE_BYTES,
-            )
-            size = layout.SERIES_HEAD.unpack(head)[2]
-            total += size if 0 < size <= layout.SERIES_PAGE_VALUES else 1
-        return total
+        return int(size), int(word)
 
     def close(self) -> None:
         """

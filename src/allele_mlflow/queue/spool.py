@@ -1,5 +1,5 @@
 """
-The spool's folders, locks, quota and file systems.
+The spool's folders, small files, quota and file systems.
 
     <spool>/<scope>/sidecar-<profile>.lock .json .log
     <spool>/<scope>/runs/<run_uid>/run.msgpack state.msgpack rejected.jsonl artifacts/ streams/...
@@ -13,16 +13,16 @@ process ids mean something.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from allele_mlflow.errors import ErrorKind, QueueError, QueueFormatError
+from allele_mlflow.errors import ErrorKind, QueueError
 from allele_mlflow.queue import layout
 
 #: File systems on which a store to a fallocated, mapped page neither fails nor waits for a server.
@@ -37,6 +37,8 @@ RUN_FILE = "run.msgpack"
 STATE_FILE = "state.msgpack"
 REJECTED_FILE = "rejected.jsonl"
 PHASES_FILE = "phases.jsonl"
+RUNS = "runs"
+DONE = "done"
 ARTIFACTS = "artifacts"
 STREAMS = "streams"
 
@@ -50,6 +52,7 @@ def new_uid() -> str:
     return os.urandom(8).hex()
 
 
+@cache
 def scope_name() -> str:
     """
     Name of this boot, PID namespace and host.
@@ -75,7 +78,7 @@ def open_scope(spool_dir: Path) -> Path:
     scope = spool_dir / scope_name()
     try:
         spool_dir.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        for folder in (spool_dir, scope, scope / "runs", scope / "done"):
+        for folder in (spool_dir, scope, scope / RUNS, scope / DONE):
             folder.mkdir(mode=0o700, exist_ok=True)
         marker = spool_dir / ".gitignore"
         if not marker.exists():
@@ -137,73 +140,6 @@ def read_struct(path: Path, struct_type: type[T]) -> T | None:
         return msgspec.msgpack.decode(path.read_bytes(), type=struct_type)
     except (OSError, msgspec.MsgspecError):
         return None
-
-
-def try_lock(path: Path) -> int | None:
-    """
-    A descriptor that holds the file's lock until it is closed, or None where somebody holds it.
-
-    flock, because an fcntl lock goes with the first descriptor of the file that the process closes.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def is_locked(path: Path) -> bool:
-    """
-    Whether somebody holds the file's lock; False where there is no such file.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        # shared, so that two who only look do not see each other
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
-def process_start_time(pid: int) -> int:
-    """
-    The kernel's start time of a process (clock ticks since boot); 0 where it cannot be known.
-
-    A zombie has none: it runs no more.
-    """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return 0
-    fields = stat.rpartition(")")[2].split()
-    return 0 if fields[0] in "ZX" else int(fields[19])
-
-
-def is_writer_alive(stream: Path) -> bool:
-    """
-    Whether the process that writes a stream still can.
-
-    A lock that is held while the recorded process is gone (a child forked behind Python's back
-    holds a copy of the descriptor) counts as dead.
-    """
-    page_path = stream / layout.STREAM_PAGE
-    if not is_locked(page_path):
-        return False
-    try:
-        with page_path.open("rb") as file:
-            page = layout.decode_stream_page(file.read(layout.STREAM_HEADER.size), str(page_path))
-    except (OSError, QueueFormatError):
-        return True  # a page that cannot be read says nothing; the lock does
-    if not page.process_start:
-        return True
-    return process_start_time(page.pid) == page.process_start
 
 
 def file_system_of(path: Path) -> str:

@@ -25,6 +25,7 @@ from allele_mlflow.clock import now_ns
 from allele_mlflow.queue import layout, spool
 from allele_mlflow.queue.counters import OwnedDescriptor, ReasonCounters
 from allele_mlflow.queue.events import append_event
+from allele_mlflow.queue.locks import process_start_time
 from allele_mlflow.records import Event
 
 #: keys (name -> word), offsets, pack(target, offset, timestamp_ns, step, value, word), target,
@@ -149,7 +150,7 @@ class StreamFiles:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         spool.allocate(descriptor, layout.PAGE_BYTES)
         pid = os.getpid()
-        page = layout.StreamPage(pid, spool.process_start_time(pid), now_ns(), role)
+        page = layout.StreamPage(pid, process_start_time(pid) or 0, now_ns(), role)
         os.pwrite(descriptor, layout.encode_stream_page(page), 0)
         counters.attach(
             mmap.mmap(descriptor, layout.PAGE_BYTES) if self.is_mapped else self.page_file

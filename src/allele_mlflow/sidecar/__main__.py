@@ -8,13 +8,14 @@ import argparse
 import contextlib
 import logging
 import os
+import resource
 import signal
 from pathlib import Path
 
 import anyio
 
 from allele_mlflow import settings as settings_module
-from allele_mlflow.queue import spool
+from allele_mlflow.queue.locks import try_lock
 from allele_mlflow.settings import Settings, mask_secrets
 from allele_mlflow.sidecar.profile import lock_path
 from allele_mlflow.sidecar.store import open_store
@@ -39,16 +40,17 @@ def main() -> None:
     os.chdir(arguments.scope)
     with contextlib.suppress(OSError):
         os.nice(NICENESS)
+    _raise_descriptor_limit()
     settings = settings_module.load(forgive_unknown=True)
     _start_logging(settings, arguments.scope / f"sidecar-{arguments.profile}.log")
     while True:
-        lock = spool.try_lock(lock_path(arguments.scope, arguments.profile))
+        lock = try_lock(lock_path(arguments.scope, arguments.profile))
         if lock is None:
             return  # another one serves
         try:
             worker = _serve(arguments.scope, arguments.profile, settings)
         finally:
-            os.close(lock)
+            lock.release()
         # released first, looked then: a producer that wrote and found the lock held is seen here
         if worker.is_stopping or not worker.has_work():
             os._exit(0)  # a hung call of MLflow's must not keep us
@@ -66,6 +68,13 @@ def _serve(scope: Path, profile: str, settings: Settings) -> Worker:
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
     anyio.run(worker.serve)
     return worker
+
+
+def _raise_descriptor_limit() -> None:
+    # some ten descriptors a run; 1024, the usual limit, are soon used up
+    with contextlib.suppress(OSError, ValueError):
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _start_logging(settings: Settings, path: Path) -> None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import anyio
 import anyio.to_thread
@@ -24,13 +24,13 @@ from allele_mlflow.errors import (
     TrackingError,
 )
 from allele_mlflow.queue import spool
+from allele_mlflow.queue.locks import HeldLock
 from allele_mlflow.queue.run_reader import RunReader, StreamChunk
 from allele_mlflow.queue.stream_reader import StreamMark
 from allele_mlflow.records import (
     ArtifactAdded,
     ErrorLogged,
     Event,
-    FlushAsked,
     Ledger,
     ParamLogged,
     RecordRejected,
@@ -39,12 +39,13 @@ from allele_mlflow.records import (
     RunState,
     TagSet,
 )
+from allele_mlflow.sidecar.listener import Listener
 from allele_mlflow.sidecar.pacing import CpuBudget
 from allele_mlflow.sidecar.plan import Commit, Item, Read, RunPlan, Send, SetAside, Wait
 from allele_mlflow.sidecar.run_files import RunFiles
 from allele_mlflow.sidecar.run_sampler import RunSampler
 from allele_mlflow.sidecar.run_store import RunStore
-from allele_mlflow.sidecar.run_summary import run_tags, summary_files, summary_readings
+from allele_mlflow.sidecar.summary_writer import SummaryWriter
 from allele_mlflow.tracking.protocol import Tracking
 
 _logger = logging.getLogger(__name__)
@@ -56,21 +57,12 @@ PUBLISH_EVERY_S = 0.5
 LAG_BATCHES = 20
 LIVE_VIEW_EVERY_S = 5.0
 SPARE_EVERY_S = 0.5
+#: How often to listen for flushes and ends, however much there is to do.
+LISTEN_EVERY_S = 0.05
 #: How often to try to create a run that has nothing to send yet.
 CREATE_EVERY_S = 5.0
-#: Records read and not sent from which on a pause hears nothing more, for memory's sake.
-HEARD_AHEAD = 10_000
 #: Calls over which the rate of delivery is taken.
 RATE_CALLS = 8
-
-
-class Flush(NamedTuple):
-    """
-    Somebody waits until each stream is delivered up to its mark.
-    """
-
-    flush_id: int
-    marks: dict[str, StreamMark]
 
 
 class RunDelivery:
@@ -80,8 +72,10 @@ class RunDelivery:
     Args:
         folder: The run's folder in the spool.
         spec: What the logger wrote about it.
+        lock: The folder's lock, which says that nobody else delivers the run; released by `close`.
         connect: Gives the tracking store; called in a worker thread, may block and may raise
             TrackingError.
+        creating: Held while the run is created, by whatever delivery of it.
         share: Of how many runs this is one, for the CPU limit.
         find_store: Gives the store side of another run that is being delivered, by its uid.
         is_drain: Deliver all there is at once and do not wait for the benchmark (`sync`).
@@ -92,19 +86,23 @@ class RunDelivery:
         folder: Path,
         spec: RunSpec,
         *,
+        lock: HeldLock,
         connect: Callable[[], Tracking],
         limiter: anyio.CapacityLimiter,
+        creating: threading.Lock,
         share: Callable[[], int],
         find_store: Callable[[str], RunStore | None],
         is_drain: bool = False,
     ) -> None:
         self.folder = folder
         self.spec = spec
+        self._lock = lock
         self.reader = RunReader(folder, spec)
         self.plan = RunPlan(batch_size=spec.batch_size, flush_interval_s=spec.flush_interval_s)
         self.state = spool.read_struct(folder / spool.STATE_FILE, RunState) or RunState(
-            run_uid=spec.run_uid, updated_ns=now_ns()
+            run_uid=spec.run_uid, updated_ns=spec.created_ns
         )
+        self._listener = Listener(self.reader, spec, last_sign_ns=self.state.updated_ns)
         self.files = RunFiles(folder)
         self.store = RunStore(
             folder,
@@ -112,9 +110,11 @@ class RunDelivery:
             self.state,
             connect=connect,
             limiter=limiter,
+            creating=creating,
             find=find_store,
             on_news=lambda: self._publish(if_older_s=PUBLISH_EVERY_S),
         )
+        self._summaries = SummaryWriter(folder, spec, self.files, self.store)
         self._share = share
         self._budget = CpuBudget(spec.sidecar_cpu_percent, now_monotonic_s())
         self._sampler = RunSampler(folder, spec, self.reader, self.files)
@@ -123,7 +123,6 @@ class RunDelivery:
         self.records_settled = 0
         self._cpu_at_start_s = process_cpu_s()
         self._is_cap_lifted = False
-        self._flushes: list[Flush] = []
         self._delivered_files: list[Path] = []
         self._published_s = -1e9
         self._spare_s = -1e9
@@ -133,9 +132,11 @@ class RunDelivery:
         self._rates: deque[tuple[int, float]] = deque(maxlen=RATE_CALLS)
         self._stop_sampling = anyio.Event()
         self._is_offline = spec.offline and not is_drain
-        self._is_idle = False
         self._idle_reads = 0
+        self._listened_s = -1e9
         self._create_at_s = 0.0
+        #: How far the streams were written when the end was heard; None before.
+        self._end_marks: dict[str, StreamMark] | None = None
         self._apply_end()
 
     @property
@@ -145,9 +146,14 @@ class RunDelivery:
         """
         return self.folder.exists() and not (self._is_offline and self.state.end is not None)
 
-    async def run(self) -> None:
+    async def run(self) -> bool:
         """
         Deliver until every producer is gone and all is in MLflow, then archive the run's folder.
+
+        Returns:
+            False where the run is left as it is: offline, or without an end in a drain.
+        Raises:
+            OSError: the run's files cannot be read or moved now.
         """
         async with anyio.create_task_group() as group:
             if not self._is_drain and self.state.end is None:
@@ -156,19 +162,24 @@ class RunDelivery:
             if self.state.end is None or self._is_offline:
                 self._stop_sampling.set()
                 self.close()
-                return
+                return False
             if not self.state.done:
                 await self._end_run()
             self._stop_sampling.set()
             is_over = False
             while not is_over:
-                await self._deliver_until(lambda: self.reader.is_finished and self._is_idle)
+                await self._deliver_until(lambda: self.reader.is_finished and self.plan.is_settled)
                 is_over = await self._finish()
+        return True
 
     def _is_first_part_over(self) -> bool:
         if self._is_offline:
             return self.state.end is not None
-        return self._is_idle and (self.state.end is not None or self._is_drain)
+        if self.state.end is None and not self._is_drain:
+            return False
+        if self._end_marks is None:
+            self._end_marks = self.reader.marks()
+        return self.plan.is_settled and self.reader.has_passed(self._end_marks)
 
     def close(self) -> None:
         """
@@ -176,11 +187,12 @@ class RunDelivery:
         """
         self._sampler.close()
         self.reader.close()
+        self._lock.release()
 
     # --- performing the plan --------------------------------------------------------------------
 
     async def _deliver_until(self, is_over: Callable[[], bool]) -> None:
-        self._is_idle = False
+        self._keep_house()
         while not is_over():
             instruction = self.plan.next(now_monotonic_s())
             match instruction:
@@ -194,24 +206,19 @@ class RunDelivery:
                     self.files.note_refused(item.kind, item.value, reason, words)
                 case Wait(seconds, error):
                     self.state.last_error = error or self.state.last_error
-                    self._publish(if_older_s=PUBLISH_EVERY_S)
                     await anyio.sleep(min(seconds, POLL_S))
+            self._keep_house()
 
     async def _read(self, limit: int) -> None:
         before_s = thread_cpu_s()
-        chunks = self._take_in_news(limit)
+        chunks = self.reader.read(limit)
+        for found in chunks:
+            self._take_in(found)
         now_s = now_monotonic_s()
-        self._is_idle = not chunks and not self.plan.in_flight
         if not chunks:
             self._caught_up_s = now_s
             await self._create_early(now_s)
         self._relax_limits(now_s)
-        if now_s - self._spare_s >= SPARE_EVERY_S:
-            self._spare_s = now_s
-            for stream in self.reader.streams.values():
-                if not stream.is_sampler:
-                    stream.prepare_spare()
-        self._publish(if_older_s=PUBLISH_EVERY_S)
         await self._pause_for(thread_cpu_s() - before_s)
         self._idle_reads = 0 if chunks else self._idle_reads + 1
         if not chunks:
@@ -219,13 +226,22 @@ class RunDelivery:
             soon_s = URGENT_POLL_S * self._idle_reads if self.plan.is_urgent else POLL_S
             await anyio.sleep(min(POLL_S, soon_s, self.plan.flush_in_s))
 
-    def _take_in_news(self, limit: int) -> list[StreamChunk]:
-        chunks = self.reader.read(limit)
-        for found in chunks:
-            self._take_in(found)
-        self._aim_flushes()
-        self._look_for_end()
-        return chunks
+    def _keep_house(self) -> None:
+        """
+        What goes on whatever the plan does: listening, the next segments, the status.
+        """
+        now_s = now_monotonic_s()
+        if now_s - self._listened_s >= LISTEN_EVERY_S:
+            self._listened_s = now_s
+            self._listen(now_s)
+        if self._listener.flushes and self.plan.is_settled:
+            self._settle_flushes()
+        if now_s - self._spare_s >= SPARE_EVERY_S:
+            self._spare_s = now_s
+            for stream in self.reader.streams.values():
+                if not stream.is_sampler:
+                    stream.prepare_spare()
+        self._publish(if_older_s=PUBLISH_EVERY_S)
 
     async def _create_early(self, now_s: float) -> None:
         """
@@ -273,26 +289,19 @@ class RunDelivery:
                 self.plan.settle(stream_id, Ledger(delivered={"error": 1}))
             case RecordRejected():
                 self.files.note_rejected(event)
-            case FlushAsked(flush_id=flush_id) if not self._is_offline:
-                self.plan.is_urgent = True
-                self._flushes.append(Flush(flush_id, {}))
-            case RunEnded():
-                self._end_with(event)
 
-    def _look_for_end(self) -> None:
-        if self.state.end is not None:
-            return
-        owner = self.reader.streams.get(self.spec.owner_stream)
-        if owner is not None and not owner.has_read_last_event:
-            return
-        if not self.spec.owner_stream and spool.process_start_time(self.spec.owner_pid):
-            return  # it found no room for a stream, and lives
-        self._end_with(
-            RunEnded(timestamp_ns=now_ns(), status="KILLED", slots={}, ended_by="unknown")
-        )
+    def _listen(self, now_s: float) -> None:
+        if self._listener.listen() and not self._is_offline:
+            self.plan.is_urgent = True
+            self.plan.hurry(now_s)
+        end = self._listener.find_end() if self.state.end is None else None
+        if end is not None:
+            self._end_with(end, now_s)
 
-    def _end_with(self, end: RunEnded) -> None:
+    def _end_with(self, end: RunEnded, now_s: float) -> None:
         self.state.end = end
+        self._end_marks = None if self._is_offline else self.reader.marks()
+        self.plan.hurry(now_s)
         # how fast it goes now, without limits and competitors, is what `close` wants to know
         self._rates.clear()
         self.state.delivered_per_s = None
@@ -330,6 +339,7 @@ class RunDelivery:
         await self._show_newest()
 
     def _commit(self, outcomes: Mapping[str, Ledger]) -> None:
+        are_stored = True
         for stream_id, outcome in outcomes.items():
             self.records_settled += outcome.accepted
             stream = self.reader.streams[stream_id]
@@ -338,33 +348,20 @@ class RunDelivery:
             try:
                 stream.commit(outcome)
             except OSError as exc:  # a full disk: the same records will be sent once more
+                are_stored = False
                 _logger.warning("run %s: cursor not written: %s", self.spec.run_uid, exc)
-        for file in self._delivered_files:
-            with contextlib.suppress(OSError):
-                file.unlink()
-        self._delivered_files.clear()
-        self._settle_flushes()
-
-    def _aim_flushes(self) -> None:
-        """
-        For each flush that was just read: how far each stream must be read for it.
-        """
-        for flush in self._flushes:
-            if not flush.marks:
-                self.reader.discover()  # who wrote before the flush may be newer than this read
-                streams = self.reader.streams.values()
-                flush.marks.update((stream.stream_id, stream.mark()) for stream in streams)
+        if are_stored:  # else whoever sends again needs them again
+            for file in self._delivered_files:
+                with contextlib.suppress(OSError):
+                    file.unlink()
+            self._delivered_files.clear()
 
     def _settle_flushes(self) -> None:
-        if not self._flushes or self.plan.in_flight:
+        flushed_id = self._listener.settle_flushes()
+        if not flushed_id or self._is_offline:
             return
-        streams = self.reader.streams
-        while self._flushes and all(
-            streams[stream_id].has_passed(mark)
-            for stream_id, mark in self._flushes[0].marks.items()
-        ):
-            self.state.flushed_id = max(self.state.flushed_id, self._flushes.pop(0).flush_id)
-        if not self._flushes:
+        self.state.flushed_id = max(self.state.flushed_id, flushed_id)
+        if not self._listener.flushes:
             self._apply_end()
         self._publish()
 
@@ -402,9 +399,7 @@ class RunDelivery:
         while wait_s > 0 and not self._is_unlimited:
             await anyio.sleep(min(wait_s, POLL_S))
             wait_s -= POLL_S
-            if self.plan.in_flight < HEARD_AHEAD:
-                self._take_in_news(0)  # a flush or the end, which lift the limit
-            self._publish(if_older_s=PUBLISH_EVERY_S)
+            self._keep_house()  # a flush or the end lift the limit
 
     async def _show_newest(self) -> None:
         """
@@ -430,35 +425,31 @@ class RunDelivery:
         assert end is not None
         await self._sampler.finish()
         self.files.close_phases(end.timestamp_ns)
-        await self._deliver_until(lambda: self._is_idle)
+        last = self.reader.marks()
+        await self._deliver_until(lambda: self.plan.is_settled and self.reader.has_passed(last))
         await self.store.insist_on_run()
-        readings = summary_readings(self.files, end.timestamp_ns)
-        for start in range(0, len(readings), self.plan.batch_size):
-            batch = readings[start : start + self.plan.batch_size]
-            await self.store.insist(partial(self.store.log_batch, readings=batch))
-        for name, path in summary_files(self.files, self.folder, self.spec):
-            await self.store.insist(partial(self.store.log_artifact, path, name))
-        await self._tag_ledger()
+        await self._write_summaries()
         await self.store.insist(partial(self.store.end_run, end))
         self.state.status = end.status
         self.state.done = True
         self._publish(is_exact=True)
 
-    async def _tag_ledger(self) -> None:
-        assert self.state.end is not None
+    async def _write_summaries(self) -> None:
+        end = self.state.end
+        assert end is not None
+        await self._summaries.write(end)
         ledger = self.reader.ledger(is_exact=True)
-        tags = run_tags(
-            self.files, self.state.end, ledger, cpu_s=process_cpu_s() - self._cpu_at_start_s
-        )
-        await self.store.insist(partial(self.store.log_batch, tags=tags))
+        cpu_s = process_cpu_s() - self._cpu_at_start_s
+        await self._summaries.tag(end, ledger, cpu_s=cpu_s)
 
     async def _finish(self) -> bool:
         """
-        Publish the last ledger and archive the run; False where somebody has joined it meanwhile.
+        Write what has come since the end, publish the last ledger and archive the run; False where
+        somebody has joined it meanwhile.
         """
-        ledger = self.reader.ledger(is_exact=True)
-        if self.state.run_id is not None and ledger != self.state.ledger:
-            await self._tag_ledger()
+        self.reader.clear_up()
+        if self.state.run_id is not None:
+            await self._write_summaries()
         self._publish(is_exact=True)
         return self.reader.archive()
 
@@ -474,7 +465,7 @@ class RunDelivery:
         state.ledger = self.reader.ledger(is_exact=is_exact)
         samplers = {s.stream_id for s in self.reader.streams.values() if s.is_sampler}
         state.ledger.add(self.plan.uncommitted(leaving_out=samplers))
-        state.damage = self.reader.damage()
+        state.damage = list(dict.fromkeys([*state.damage, *self.reader.damage()]))
         state.sidecar_pid = os.getpid()
         state.lag_s = now_s - self._caught_up_s
         if len(self._rates) == RATE_CALLS:  # the first calls are slow, and tell nothing
@@ -486,4 +477,9 @@ class RunDelivery:
             _logger.warning("run %s: state not written: %s", self.spec.run_uid, exc)
 
     async def _sample(self) -> None:
-        await self._sampler.run(self._stop_sampling)
+        try:
+            await self._sampler.run(self._stop_sampling)
+        except Exception:
+            # a task's border: without samples the records are delivered all the same
+            _logger.exception("run %s: sampling ended", self.spec.run_uid)
+            self._sampler.close()

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from allele_mlflow.errors import ErrorKind, SidecarStartError
-from allele_mlflow.queue import spool
+from allele_mlflow.queue.locks import is_locked
 from allele_mlflow.settings import PREFIX, Settings, environment
 from allele_mlflow.sidecar.profile import lock_path
 
@@ -41,7 +41,7 @@ def ensure_sidecar(scope: Path, profile: str, settings: Settings) -> bool:
             scope, profile, settings
         )
         return False
-    if spool.is_locked(lock_path(scope, profile)):
+    if is_locked(lock_path(scope, profile)):
         return False
     _start_process(scope, profile, settings)
     return True

@@ -7,7 +7,8 @@ performer (`delivery`) has no policy. The same states serve metrics, params, tag
     read -> hold until a batch is full or old enough -> send -> commit what was read -> read
 
 A batch that the store refuses for good is halved until the bad item stands alone; that one goes to
-the dead letters, the others are delivered.
+the dead letters, the others are delivered. What it refuses because of the run (somebody deleted
+it) is set aside whole.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ ItemKind = Literal["metric", "param", "tag", "artifact"]
 SEND_ORDER: tuple[ItemKind, ...] = ("param", "tag", "metric", "artifact")
 
 
+#: How long a plan that only holds rests at a time.
+HOLD_S = 0.1
+
+
 class Item(NamedTuple):
     """
     One record on its way. `stream_id` says whose ledger it is in.
@@ -53,7 +58,7 @@ def is_pair(value: object) -> TypeGuard[tuple[str, str]]:
 @dataclass(frozen=True)
 class Read:
     """
-    Read about `limit` more readings and offer them; 0: only what the event lane says.
+    Read about `limit` more readings, and the events beside them, and offer them.
     """
 
     limit: int
@@ -127,6 +132,7 @@ class RunPlan:
         self._outcomes: dict[str, Ledger] = {}
         self._attempt = 0
         self._retry_at_s = 0.0
+        self._is_store_asking = False
         self._error: str | None = None
 
     # --- events ---------------------------------------------------------------------------------
@@ -161,13 +167,27 @@ class RunPlan:
         """
         self._error = str(error)
         if isinstance(error, PermanentTrackingError) and error.kind is not ErrorKind.NOT_FOUND:
-            self._isolate(str(error), str(error.facts.get("reason", "store")))
+            self._isolate(
+                str(error),
+                str(error.facts.get("reason", "store")),
+                is_whole=bool(error.facts.get("is_of_the_run")),
+            )
             return
         after_s = error.retry_after_s if isinstance(error, TransientTrackingError) else None
+        self._is_store_asking = after_s is not None
         self._retry_at_s = now_s + retry.delay_s(
             self._attempt, retry_after_s=after_s, chance=self._chance
         )
         self._attempt += 1
+
+    def hurry(self, now_s: float) -> None:
+        """
+        Somebody began to wait: try again at once, and soon after that, unless it is the store that
+        asked for the pause.
+        """
+        if self._attempt and not self._is_store_asking:
+            self._attempt = 1
+            self._retry_at_s = now_s
 
     # --- the answer -----------------------------------------------------------------------------
 
@@ -187,7 +207,7 @@ class RunPlan:
             self._fill_queue()
             return self._queue[0]
         if self.is_quiet and not self.is_urgent:
-            return Read(0)
+            return Wait(HOLD_S)
         return Read(max(1, self.batch_size - len(self._held["metric"])))
 
     @property
@@ -197,6 +217,13 @@ class RunPlan:
         """
         held = sum(len(items) for items in self._held.values())
         return held + sum(len(send.items) for send in self._queue)
+
+    @property
+    def is_settled(self) -> bool:
+        """
+        Whether everything that was read is dealt with, and committed.
+        """
+        return not (self.in_flight or self._outcomes or self._asides)
 
     def uncommitted(self, *, leaving_out: Collection[str] = ()) -> Ledger:
         """
@@ -249,12 +276,12 @@ class RunPlan:
             self._held[kind] = []
         self._oldest_s = None
 
-    def _isolate(self, words: str, reason: str) -> None:
+    def _isolate(self, words: str, reason: str, *, is_whole: bool) -> None:
         send = self._queue.popleft()
-        if len(send.items) == 1:
-            item = send.items[0]
-            self._count(item, rejected=reason)
-            self._asides.append(SetAside(item, reason, words))
+        if is_whole or len(send.items) == 1:
+            for item in send.items:
+                self._count(item, rejected=reason)
+                self._asides.append(SetAside(item, reason, words))
         else:
             middle = len(send.items) // 2
             self._queue.appendleft(Send(send.kind, send.items[middle:]))

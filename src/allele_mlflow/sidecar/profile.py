@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from allele_mlflow.queue import spool
+from allele_mlflow.queue.locks import is_locked
 from allele_mlflow.records import SPOOL_FORMAT, RunSpec
 from allele_mlflow.settings import Settings, environment
 from allele_mlflow.version import __version__
@@ -56,7 +57,7 @@ def is_served(scope: Path, spec: RunSpec) -> bool:
     """
     Whether a sidecar lives that will deliver the run; nobody delivers an offline one by himself.
     """
-    return not spec.offline and spool.is_locked(lock_path(scope, spec.profile))
+    return not spec.offline and is_locked(lock_path(scope, spec.profile))
 
 
 def _salt(scope: Path) -> bytes:

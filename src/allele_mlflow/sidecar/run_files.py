@@ -3,7 +3,8 @@ The files that the sidecar keeps beside a run's streams: phases, errors and dead
 each.
 
 A line is appended before the cursor says that its record is dealt with, so a killed sidecar repeats
-lines and loses none; whoever reads them counts each phase and error once.
+lines and loses none; whoever reads them counts each phase and error once. A line that was cut short
+(a kill, a full disk) is closed off before the next one, and passed over by who reads.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -21,6 +22,8 @@ from allele_mlflow.queue import spool
 from allele_mlflow.queue.stream_reader import PhaseEdge
 from allele_mlflow.records import ErrorLogged, RecordRejected
 from allele_mlflow.sampling.phases import OpenPhase, PhaseRow, PhaseTracker
+
+T = TypeVar("T")
 
 ERRORS_FILE = "errors.jsonl"
 MAX_DEAD_LETTERS = 100_000
@@ -34,7 +37,10 @@ class RunFiles:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.phases = PhaseTracker()
+        #: Lines appended so far.
+        self.line_count = 0
         self._letters = 0
+        self._is_closed_off: set[str] = set()
         self._restore_open_phases()
 
     def note_edge(self, edge: PhaseEdge) -> None:
@@ -71,8 +77,9 @@ class RunFiles:
         Every closed phase, perhaps some twice.
         """
         for line in self._lines(spool.PHASES_FILE):
-            if "row" in line:
-                yield msgspec.convert(line["row"], PhaseRow)
+            row = _converted(line.get("row"), PhaseRow)
+            if row is not None:
+                yield row
 
     def note_error(self, error: ErrorLogged) -> None:
         """
@@ -86,9 +93,11 @@ class RunFiles:
         """
         found: dict[str, dict[str, Any]] = {}
         for line in self._lines(ERRORS_FILE):
-            line.pop("type", None)
-            line["time"] = utc_iso(line["timestamp_ns"])
-            found.setdefault(json.dumps(line, sort_keys=True), line)
+            error = _converted(line, ErrorLogged)
+            if error is not None:
+                line.pop("type", None)
+                line["time"] = utc_iso(error.timestamp_ns)
+                found.setdefault(json.dumps(line, sort_keys=True), line)
         return list(found.values())
 
     def note_rejected(self, letter: RecordRejected) -> None:
@@ -136,19 +145,33 @@ class RunFiles:
     def _restore_open_phases(self) -> None:
         begun: dict[tuple[str, int], OpenPhase] = {}
         for line in self._lines(spool.PHASES_FILE):
-            if "begin" in line:
-                phase = msgspec.convert(line["begin"], OpenPhase)
+            phase = _converted(line.get("begin"), OpenPhase)
+            row = _converted(line.get("row"), PhaseRow)
+            if phase is not None:
                 begun[phase.stream_id, phase.instance] = phase
-            else:
-                span = line["row"]["span"]
-                begun.pop((span["stream_id"], span["instance"]), None)
+            if row is not None:
+                begun.pop((row.span.stream_id, row.span.instance), None)
         for phase in begun.values():
             self._begin(phase)
 
     def _append(self, name: str, line: dict[str, Any]) -> None:
         data = msgspec.json.encode(line) + b"\n"
-        with open(self.folder / name, "ab", opener=_private) as file:
-            file.write(data)
+        if name not in self._is_closed_off and not self._ends_in_a_line(name):
+            data = b"\n" + data
+        self._is_closed_off.discard(name)  # as long as it is not whole
+        with open(self.folder / name, "ab", buffering=0, opener=_private) as file:
+            spool.write_all(file.fileno(), data)
+        self._is_closed_off.add(name)
+        self.line_count += 1
+
+    def _ends_in_a_line(self, name: str) -> bool:
+        try:
+            with (self.folder / name).open("rb") as file:
+                return file.seek(0, os.SEEK_END) == 0 or (
+                    file.seek(-1, os.SEEK_END) >= 0 and file.read(1) == b"\n"
+                )
+        except FileNotFoundError:
+            return True
 
     def _lines(self, name: str) -> Iterator[dict[str, Any]]:
         try:
@@ -160,9 +183,16 @@ class RunFiles:
                 try:
                     line = msgspec.json.decode(data)
                 except msgspec.DecodeError:
-                    continue  # the last line of a sidecar that was killed in it
+                    continue  # a line that was cut short
                 if isinstance(line, dict):
                     yield line
+
+
+def _converted(value: object, struct: type[T]) -> T | None:
+    try:
+        return msgspec.convert(value, struct)
+    except msgspec.ValidationError:
+        return None
 
 
 def _private(path: str, flags: int) -> int:

@@ -53,6 +53,7 @@ class RunStore:
         connect: Gives the tracking store; called in a worker thread, may block, may raise
             TrackingError.
         limiter: Bounds the calls in flight of all runs.
+        creating: Held while the run is created, also by a call that nobody waits for any more.
         find: Gives the store side of another run that is being delivered, by its uid.
         on_news: Called when `state` changed.
     """
@@ -65,6 +66,7 @@ class RunStore:
         *,
         connect: Callable[[], Tracking],
         limiter: anyio.CapacityLimiter,
+        creating: threading.Lock,
         find: Callable[[str], RunStore | None],
         on_news: Callable[[], None],
     ) -> None:
@@ -75,7 +77,7 @@ class RunStore:
         self._limiter = limiter
         self._find = find
         self._on_news = on_news
-        self._creating = threading.Lock()
+        self._creating = creating
         self._chance = random.SystemRandom()
 
     # --- in the event loop ----------------------------------------------------------------------
@@ -238,7 +240,7 @@ class RunStore:
             parent.create_run()
             return parent.run_id
         scope = self._folder.parent.parent
-        for place in ("runs", "done"):
+        for place in (spool.RUNS, spool.DONE):
             folder = scope / place / self._spec.parent_run_uid
             state = spool.read_struct(folder / spool.STATE_FILE, RunState)
             if state is not None and state.run_id:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import anyio
 
-from allele_mlflow.queue import spool
+from allele_mlflow.queue.locks import try_lock
 from allele_mlflow.settings import Settings, mask_secrets
 from allele_mlflow.sidecar.profile import lock_path
 from allele_mlflow.sidecar.store import open_store
@@ -43,7 +43,7 @@ def ensure_thread(scope: Path, profile: str, settings: Settings) -> None:
 
 def _serve(scope: Path, profile: str, settings: Settings) -> None:
     while True:
-        lock = spool.try_lock(lock_path(scope, profile))
+        lock = try_lock(lock_path(scope, profile))
         if lock is None:
             return
         worker = Worker(
@@ -57,6 +57,6 @@ def _serve(scope: Path, profile: str, settings: Settings) -> None:
         try:
             anyio.run(worker.serve)
         finally:
-            os.close(lock)
+            lock.release()
         if not worker.has_work():
             return

@@ -16,6 +16,8 @@ import msgspec
 
 from allele_mlflow.clock import now_monotonic_s, now_ns, process_cpu_s
 from allele_mlflow.queue import spool
+from allele_mlflow.queue.locks import try_lock_folder
+from allele_mlflow.queue.run_reader import bring_back
 from allele_mlflow.records import RunSpec
 from allele_mlflow.sidecar.delivery import RunDelivery
 from allele_mlflow.sidecar.profile import is_served
@@ -28,6 +30,10 @@ DISCOVER_S = 0.1
 STATUS_S = 1.0
 #: How long a run that failed in the sidecar rests before it is taken up again, doubled each time.
 RETAKE_S = 1.0
+#: ... so many times at most: a minute.
+LONGEST_RETAKE = 6
+#: How long a run is believed to be another profile's without looking again.
+FOREIGN_S = 30.0
 #: Calls of MLflow's in flight at once, over all runs.
 PARALLEL_CALLS = 8
 
@@ -128,6 +134,12 @@ class Worker:
         #: Runs that failed in us (not in the store): when to take them up again, and how often they
         #: failed.
         self._failed: dict[str, tuple[float, int]] = {}
+        #: Runs that are another profile's, by name, and since when we know.
+        self._foreign: dict[str, float] = {}
+        #: Whether somebody else delivers a run of ours just now, and may leave it to us.
+        self._is_waiting = False
+        #: One lock a run: a call that was abandoned in the middle of creating it may still do so.
+        self._creating: dict[str, threading.Lock] = {}
         self.is_stopping = False
 
     async def serve(self) -> None:
@@ -135,6 +147,7 @@ class Worker:
         Deliver until idle for `idle_timeout_s`, the spool's folder is gone, or `stop` was called.
         """
         limiter = anyio.CapacityLimiter(PARALLEL_CALLS)
+        bring_back(self.scope)
         idle_since_s = now_monotonic_s()
         async with anyio.create_task_group() as group:
             group.start_soon(self._publish)
@@ -142,7 +155,8 @@ class Worker:
                 for delivery in self._discover(limiter):
                     group.start_soon(self._deliver, delivery)
                 now_s = now_monotonic_s()
-                if self.deliveries:
+                is_needed = bool(self._failed) or self._is_waiting
+                if self.deliveries or (is_needed and not self._is_drain):
                     idle_since_s = now_s
                 elif self._is_drain or now_s - idle_since_s >= self._idle_timeout_s:
                     break
@@ -154,7 +168,7 @@ class Worker:
         """
         Whether a run waits that nobody serves: the second look of a sidecar that leaves.
         """
-        return any(self._wants(folder) for folder in self._run_folders())
+        return any(self._wants(entry) for entry in self._run_folders())
 
     @property
     def progress(self) -> int:
@@ -176,46 +190,81 @@ class Worker:
         """
         self.is_stopping = True
 
-    def _run_folders(self) -> list[Path]:
+    def _run_folders(self) -> list[os.DirEntry[str]]:
         try:
-            return [Path(entry.path) for entry in os.scandir(self.scope / "runs")]
+            with os.scandir(self.scope / spool.RUNS) as entries:
+                return list(entries)
         except OSError:
             return []
 
-    def _wants(self, folder: Path) -> RunSpec | None:
-        if folder.name in self.deliveries or folder.name in self._done:
+    def _wants(self, entry: os.DirEntry[str]) -> RunSpec | None:
+        name = entry.name
+        if name in self.deliveries or name in self._done:
             return None
-        if now_monotonic_s() < self._failed.get(folder.name, (0.0, 0))[0]:
+        if now_monotonic_s() - self._foreign.get(name, -FOREIGN_S) < FOREIGN_S:
             return None
-        spec = spool.read_struct(folder / spool.RUN_FILE, RunSpec)
+        spec = spool.read_struct(Path(entry.path) / spool.RUN_FILE, RunSpec)
         if spec is None:
             return None
-        if self.profile is not None:
-            return spec if spec.profile == self.profile else None
-        return None if is_served(self.scope, spec) else self._adapt(spec)
+        if self.profile is None:
+            return None if is_served(self.scope, spec) else self._adapt(spec)
+        if spec.profile == self.profile:
+            return spec
+        self._foreign[name] = now_monotonic_s()
+        return None
 
     def _discover(self, limiter: anyio.CapacityLimiter) -> list[RunDelivery]:
+        entries = self._run_folders()
+        self._failed = {
+            name: failure
+            for name, failure in self._failed.items()
+            if any(entry.name == name for entry in entries)
+        }
         found = []
-        for folder in self._run_folders():
-            spec = self._wants(folder)
+        self._is_waiting = False
+        for entry in entries:
+            if now_monotonic_s() < self._failed.get(entry.name, (0.0, 0))[0]:
+                continue
+            spec = self._wants(entry)
             if spec is None:
                 continue
+            try:
+                delivery = self._take_up(Path(entry.path), spec, limiter)
+            except Exception as exc:  # noqa: BLE001 - the worker's border: it is noted, the others go on
+                self._note_failure(entry.name, exc)
+                continue
+            if delivery is not None:
+                found.append(delivery)
+        return found
+
+    def _take_up(
+        self, folder: Path, spec: RunSpec, limiter: anyio.CapacityLimiter
+    ) -> RunDelivery | None:
+        lock = try_lock_folder(folder)
+        if lock is None:
+            self._is_waiting = True
+            return None
+        try:
             delivery = RunDelivery(
                 folder,
                 spec,
+                lock=lock,
                 connect=self._tracking,
                 limiter=limiter,
+                creating=self._creating.setdefault(folder.name, threading.Lock()),
                 share=lambda: len(self.deliveries),
                 find_store=self._find_store,
                 is_drain=self._is_drain,
             )
-            if delivery.is_wanted:
-                self.deliveries[folder.name] = delivery
-                found.append(delivery)
-            else:
-                self._done.add(folder.name)
-                delivery.close()
-        return found
+        except BaseException:
+            lock.release()
+            raise
+        if delivery.is_wanted:
+            self.deliveries[folder.name] = delivery
+            return delivery
+        self._done.add(folder.name)
+        delivery.close()
+        return None
 
     def _find_store(self, run_uid: str) -> RunStore | None:
         delivery = self.deliveries.get(run_uid)
@@ -224,23 +273,24 @@ class Worker:
     async def _deliver(self, delivery: RunDelivery) -> None:
         name = delivery.folder.name
         try:
-            await delivery.run()
-        except Exception as exc:
-            # the worker's border: one run's fault must not end the others'; it goes on from its
-            # cursor
-            self._status.last_error = f"run {name}: {exc!r}"
-            _logger.exception("run %s failed in the sidecar; it will be taken up again", name)
-            failures = self._failed.get(name, (0.0, 0))[1] + 1
-            self._failed[name] = (now_monotonic_s() + RETAKE_S * 2 ** min(failures, 6), failures)
+            is_archived = await delivery.run()
+        except Exception as exc:  # noqa: BLE001 - the worker's border: it goes on from its cursor
+            self._note_failure(name, exc)
         else:
-            if (
-                delivery.folder.exists()
-            ):  # an offline run; a delivered one may come again by its uid
+            self._failed.pop(name, None)
+            if not is_archived:  # an archived one may come again by its uid
                 self._done.add(name)
         finally:
             delivery.close()
             self._records_of_done += delivery.records_settled
             self.deliveries.pop(name, None)
+
+    def _note_failure(self, name: str, exc: Exception) -> None:
+        self._status.last_error = f"run {name}: {exc!r}"
+        _logger.error("run %s failed in the sidecar; it will be taken up again", name, exc_info=exc)
+        failures = self._failed.get(name, (0.0, 0))[1] + 1
+        rest_s = RETAKE_S * 2 ** min(failures - 1, LONGEST_RETAKE)
+        self._failed[name] = (now_monotonic_s() + rest_s, failures)
 
     async def _publish(self) -> None:
         while self._status_path is not None:

@@ -52,6 +52,9 @@ _BUSY_TEXT = re.compile(
     r"|too many connections|too many clients|connection slots",
     re.IGNORECASE,
 )
+# store/tracking/sqlalchemy_store.py, _check_run_is_active: at the start of the message, where no
+# text of the user's can stand.
+_RUN_DELETED = re.compile(r"(?:\w+: )?The run \S+ must be in the 'active' state", re.IGNORECASE)
 # Two programs that create the tables of one new database at once (store/db/utils.py takes no lock).
 _SCHEMA_RACE_TEXT = re.compile(
     r"duplicate column name|(?:table|index|relation) \S+ already exists"
@@ -119,7 +122,8 @@ def map_error(exc: Exception, *, doing: str, can_refuse: bool = True) -> Trackin
         Permanent: a missing run (NOT_FOUND), what the store refused by name, 413, and values that
             the database's driver cannot store (REFUSED).
         Facts: `doing`, `exception`, `error_code`, `http_status`, `retry_after_s` (None where
-            unknown).
+            unknown); `reason` and `is_of_the_run` where it is the run that is refused (deleted in
+            MLflow), and not a record.
 
     A server's own words behind a 500 are lost in MLflow's client, so that a 500 for one bad
     record looks like any other: who repeats a batch and meets `http_status=500` each time should
@@ -136,6 +140,9 @@ def map_error(exc: Exception, *, doing: str, can_refuse: bool = True) -> Trackin
     if verdict.is_permanent and not can_refuse:
         verdict = _UNREACHABLE
     error_class = PermanentTrackingError if verdict.is_permanent else TransientTrackingError
+    of_the_run = {}
+    if verdict is _REFUSED and _RUN_DELETED.match(text):
+        of_the_run = {"reason": "run_deleted", "is_of_the_run": True}
     return error_class(
         f"{doing}: {_shown(exc, text)}",
         kind=verdict.kind,
@@ -144,6 +151,7 @@ def map_error(exc: Exception, *, doing: str, can_refuse: bool = True) -> Trackin
         error_code=code,
         http_status=status,
         retry_after_s=_retry_after_s(chain),
+        **of_the_run,
     )
 
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -41,52 +39,6 @@ def test_unwritable_spool_says_why(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(QueueError, match="file/spool cannot be written"):
         spool.open_scope(tmp_path / "file" / "spool")
-
-
-def test_lock_is_seen_by_others_and_goes_with_the_process(tmp_path: Path) -> None:
-    """A lock is held as long as its process lives, and not longer."""
-    path = tmp_path / "lock"
-    code = (
-        "import sys; from pathlib import Path; from allele_mlflow.queue import spool\n"
-        "assert spool.try_lock(Path(sys.argv[1])) is not None; print('held', flush=True)\n"
-        "sys.stdin.read()"
-    )
-    holder = subprocess.Popen(
-        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    with holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"held\n"
-        assert spool.is_locked(path)
-        assert spool.try_lock(path) is None
-        holder.kill()
-        holder.wait()
-        assert not spool.is_locked(path)
-
-
-def test_looking_at_a_lock_takes_it_from_nobody(tmp_path: Path) -> None:
-    """Two who look at once do not mistake each other for the holder."""
-    path = tmp_path / "lock"
-    path.touch()
-    assert not spool.is_locked(path)
-    assert not spool.is_locked(path)
-    held = spool.try_lock(path)
-    assert held is not None
-    assert spool.is_locked(path)
-    os.close(held)
-
-
-def test_reused_pid_is_not_the_writer(tmp_path: Path) -> None:
-    """A held lock whose recorded process is another one by now counts as dead."""
-    run = make_run(tmp_path)
-    writer = make_writer(run)
-    stream = run / spool.STREAMS / writer.stream_id
-    assert spool.is_writer_alive(stream)
-    page = layout.StreamPage(os.getpid(), 12345, 1, layout.ROLE_PRODUCER)
-    with (stream / layout.STREAM_PAGE).open("r+b") as file:
-        file.write(layout.encode_stream_page(page))
-    assert not spool.is_writer_alive(stream)
-    writer.close()
 
 
 def test_quota_drops_and_counts(tmp_path: Path) -> None:

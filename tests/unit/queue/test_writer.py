@@ -19,6 +19,7 @@ import pytest
 
 from allele_mlflow.errors import ErrorKind, RecordError
 from allele_mlflow.queue import layout, spool
+from allele_mlflow.queue.locks import is_writer_alive
 from allele_mlflow.queue.writer import DEAD_LETTERS_PER_KEY, StreamWriter
 from allele_mlflow.records import KeyDefined, RecordRejected, TagSet
 from tests.queue_tools import Collected, make_reader, make_run, make_writer, read_all
@@ -317,7 +318,7 @@ def test_child_that_lives_on_does_not_keep_the_parents_stream(run: Path) -> None
         os.read(reading, 1)
         os._exit(0)
     writer.close()
-    assert not spool.is_writer_alive(stream)
+    assert not is_writer_alive(stream)
     os.close(writing)
     os.waitpid(pid, 0)
     os.close(reading)

@@ -11,7 +11,17 @@ from hypothesis import given
 
 from allele_mlflow.errors import ErrorKind, PermanentTrackingError, TransientTrackingError
 from allele_mlflow.records import ArtifactAdded, Ledger, Reading
-from allele_mlflow.sidecar.plan import Commit, Item, Read, RunPlan, Send, SetAside, Wait, is_pair
+from allele_mlflow.sidecar.plan import (
+    HOLD_S,
+    Commit,
+    Item,
+    Read,
+    RunPlan,
+    Send,
+    SetAside,
+    Wait,
+    is_pair,
+)
 from allele_mlflow.tracking import limits
 
 REFUSED = PermanentTrackingError("no such thing", kind=ErrorKind.REFUSED)
@@ -91,11 +101,11 @@ def test_urgent_readings_do_not_wait() -> None:
 
 
 def test_quiet_plan_only_holds() -> None:
-    """Quiet delivery sends nothing, and reads only events, until it becomes urgent."""
+    """Quiet delivery reads and sends nothing, until it becomes urgent."""
     plan = make_plan()
     plan.is_quiet = True
     plan.offer(pairs("param", "a"), 100.0)
-    assert plan.next(500.0) == Read(0)
+    assert plan.next(500.0) == Wait(HOLD_S)
     plan.is_urgent = True
     assert isinstance(plan.next(500.0), Send)
 
@@ -151,13 +161,50 @@ def test_failed_call_is_repeated_after_a_wait() -> None:
 
 
 def test_servers_wish_is_honoured() -> None:
-    """After Retry-After: 20 nothing is sent for 20 seconds."""
+    """After Retry-After: 20 nothing is sent for 20 seconds, whoever waits."""
     plan = make_plan()
     plan.offer(readings(10), 0.0)
-    plan.failed_error = TransientTrackingError("busy", kind=ErrorKind.STORE_BUSY, retry_after_s=20)  # type: ignore[attr-defined]
     plan.next(0.0)
-    plan.failed(plan.failed_error, 0.0)  # type: ignore[attr-defined]
+    plan.failed(TransientTrackingError("busy", kind=ErrorKind.STORE_BUSY, retry_after_s=20), 0.0)
+    plan.hurry(1.0)
     assert isinstance(plan.next(19.9), Wait)
+
+
+def test_who_waits_does_not_wait_out_a_long_pause() -> None:
+    """After many failures the pauses are long; at a flush or the end it is tried at once, and then
+    after short ones.
+    """
+    plan = make_plan()
+    plan.offer(readings(10), 0.0)
+    for _ in range(12):
+        plan.next(0.0)
+        plan.failed(DOWN, 0.0)
+    waiting = plan.next(0.0)
+    assert isinstance(waiting, Wait)
+    assert waiting.seconds > 2.0
+    plan.hurry(0.0)
+    assert isinstance(plan.next(0.0), Send)
+    plan.failed(DOWN, 0.0)
+    again = plan.next(0.0)
+    assert isinstance(again, Wait)
+    assert again.seconds <= 1.0
+
+
+def test_what_is_refused_for_the_runs_sake_is_not_tried_singly() -> None:
+    """A deleted run takes no record, and a thousand of them cost one call."""
+    plan = make_plan(batch_size=1000)
+    plan.offer(readings(1000), 0.0)
+    plan.next(9.0)
+    plan.failed(
+        PermanentTrackingError(
+            "must be active", kind=ErrorKind.REFUSED, reason="run_deleted", is_of_the_run=True
+        ),
+        9.0,
+    )
+    done = drive(plan)
+    assert [type(i) for i in done] == [SetAside] * 1000 + [Commit]
+    assert done[-1] == Commit({"s": Ledger(rejected={"run_deleted": 1000})})
+    assert plan.is_settled
 
 
 def test_missing_run_is_no_bad_record() -> None:

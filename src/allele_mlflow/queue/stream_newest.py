@@ -1,0 +1,68 @@
+"""
+What a stream holds last, read past everything that waits; moves nobody's reading.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from allele_mlflow.errors import QueueFormatError
+from allele_mlflow.queue import layout
+from allele_mlflow.queue.cursor import SegmentPosition
+from allele_mlflow.queue.segment_reader import RawRecord, SegmentReader
+
+#: Slots at the end of a stream in which its present step is looked for.
+NEWEST_SLOTS = 256
+
+
+def newest_records(paths: Iterable[Path], limit: int) -> list[RawRecord]:
+    """
+    The last `limit` records of each of these metric segments, in order.
+    """
+    records: list[RawRecord] = []
+    for path in paths:
+        with contextlib.suppress(OSError, QueueFormatError):
+            segment = SegmentReader(path, SegmentPosition(0))
+            try:
+                records += segment.newest(limit)
+            finally:
+                segment.close()
+    return records
+
+
+def newest_step(path: Path) -> tuple[int, int] | None:
+    """
+    Timestamp and step of where the benchmark is now, by its newest metric segment.
+
+    The step of the innermost phase that is open among the last records and has one, else that of
+    the last reading; None where neither is near the end.
+    """
+    ended: set[int] = set()
+    last_reading: tuple[int, int] | None = None
+    for record in reversed(newest_records([path], NEWEST_SLOTS)):
+        word = layout.unpack_word(record.word)
+        if word.kind == layout.KIND_PHASE_END:
+            ended.add(word.instance)
+        elif word.kind == layout.KIND_PHASE_BEGIN:
+            if word.instance not in ended and record.step != layout.NO_STEP:
+                return record.timestamp_ns, record.step
+        elif word.kind == layout.KIND_METRIC and last_reading is None:
+            last_reading = record.timestamp_ns, record.step
+    return last_reading
+
+
+def newest_ns(paths: Iterable[Path]) -> int:
+    """
+    When the last record or page of these segments was logged; 0 where there is none.
+    """
+    found = 0
+    for path in paths:
+        with contextlib.suppress(OSError, QueueFormatError):
+            segment = SegmentReader(path, SegmentPosition(0))
+            try:
+                found = max(found, segment.newest_ns())
+            finally:
+                segment.close()
+    return found

@@ -1,0 +1,84 @@
+"""
+Who waits for what: the flushes and the end of one run, heard ahead of everything that waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from allele_mlflow.clock import now_ns
+from allele_mlflow.queue.locks import process_start_time
+from allele_mlflow.queue.run_reader import RunReader
+from allele_mlflow.queue.stream_reader import StreamMark
+from allele_mlflow.records import FlushAsked, RunEnded, RunSpec
+
+
+class Flush(NamedTuple):
+    """
+    Somebody waits until each stream is delivered up to its mark.
+    """
+
+    flush_id: int
+    marks: Mapping[str, StreamMark]
+
+
+class Listener:
+    """
+    Hears a run's event lanes and sees whether its owner lives. Not thread-safe.
+
+    Args:
+        reader: The run's streams.
+        spec: What the logger wrote about it.
+        last_sign_ns: When the benchmark was last known to live or to have logged.
+    """
+
+    def __init__(self, reader: RunReader, spec: RunSpec, *, last_sign_ns: int) -> None:
+        self._reader = reader
+        self._spec = spec
+        self._last_sign_ns = last_sign_ns
+        self._end: RunEnded | None = None
+        #: Flushes that are not over, oldest first.
+        self.flushes: list[Flush] = []
+
+    def listen(self) -> bool:
+        """
+        Take in what is new; whether a flush is.
+        """
+        before = len(self.flushes)
+        for event in self._reader.listen():
+            if isinstance(event, FlushAsked):
+                self.flushes.append(Flush(event.flush_id, self._reader.marks()))
+            elif isinstance(event, RunEnded):
+                self._end = event
+        return len(self.flushes) > before
+
+    def find_end(self) -> RunEnded | None:
+        """
+        How the run ended: by the owner's farewell, or by its absence. None while it lives.
+        """
+        if self._end is not None:
+            return self._end
+        owner = self._reader.streams.get(self._spec.owner_stream)
+        if owner is None and not self._spec.owner_stream:  # it found no room for a stream
+            is_alive = process_start_time(self._spec.owner_pid) != 0
+        else:
+            is_alive = owner is not None and not owner.has_heard_last_event
+        if is_alive:
+            self._last_sign_ns = now_ns()
+            return None
+        # heard already by a sidecar before us, whose word of it was lost?
+        farewell = owner.farewell() if owner is not None else None
+        if isinstance(farewell, RunEnded):
+            return farewell
+        ended_ns = max(self._last_sign_ns, self._reader.newest_ns())
+        return RunEnded(timestamp_ns=ended_ns, status="KILLED", slots={}, ended_by="unknown")
+
+    def settle_flushes(self) -> int:
+        """
+        Forget the flushes whose records are read; the newest id among them, 0 where there is none.
+        """
+        newest = 0
+        while self.flushes and self._reader.has_passed(self.flushes[0].marks):
+            newest = max(newest, self.flushes.pop(0).flush_id)
+        return newest
