@@ -4,12 +4,14 @@ The logger of `ALLELE_MLFLOW_ENABLED=false`: every method exists and does nothin
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Self, SupportsIndex
 
 from allele_mlflow.clock import now_monotonic_s
-from allele_mlflow.records import Ledger, RunState
+from allele_mlflow.records import Ledger, RunState, RunStatus
 from allele_mlflow.report import DeliveryReport
-from allele_mlflow.run_logger import Phase, RunLogger
+from allele_mlflow.run_logger import RunLogger
+from allele_mlflow.run_phase import Phase
 from allele_mlflow.settings import Settings
 
 #: Methods that give nothing; the rest are overridden below.
@@ -44,7 +46,7 @@ class _NoPhase(Phase):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, exc_type: object, exc: BaseException | None, traceback: object) -> None:
         pass
 
 
@@ -56,7 +58,14 @@ class DisabledRunLogger(RunLogger):
     A RunLogger that costs an empty call and leaves no trace.
     """
 
-    def __init__(self, settings: Settings, experiment: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        experiment: str,
+        *,
+        on_close: Callable[[RunLogger], None] = _nothing,
+    ) -> None:
+        self._on_close = on_close
         self.settings = settings
         self.experiment = experiment
         self.run_uid = ""
@@ -105,6 +114,7 @@ class DisabledRunLogger(RunLogger):
         """
         An empty report.
         """
+        self._on_close(self)
         return DeliveryReport(
             experiment=self.experiment,
             run_uid="",
@@ -126,4 +136,10 @@ class DisabledRunLogger(RunLogger):
         return self.close()
 
     def _leave(self, exc: BaseException | None) -> None:
-        pass
+        self._on_close(self)
+
+    def _note_end(self, exc: BaseException | None) -> tuple[RunStatus, str]:
+        return "FINISHED", "close"
+
+    def _close(self, status: RunStatus, ended_by: str, *, waits: bool) -> DeliveryReport:
+        return self.close()

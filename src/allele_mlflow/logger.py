@@ -18,9 +18,17 @@ import msgspec
 from allele_mlflow import settings as settings_module
 from allele_mlflow.clock import now_ns
 from allele_mlflow.disabled import DisabledRunLogger
-from allele_mlflow.errors import AlleleMlflowError, ErrorKind, QueueError, RecordError
+from allele_mlflow.errors import (
+    AlleleMlflowError,
+    DeliveryError,
+    ErrorKind,
+    QueueError,
+    RecordError,
+)
 from allele_mlflow.mistakes import Mistakes
 from allele_mlflow.queue import plain, spool
+from allele_mlflow.queue.locks import process_start_time
+from allele_mlflow.queue.room import quota_bytes
 from allele_mlflow.queue.writer import StreamWriter
 from allele_mlflow.records import RunSpec, RunState
 from allele_mlflow.run_logger import RunLogger
@@ -62,7 +70,9 @@ def start_logger(
             `metrics_batch_size=`.
     Raises:
         SettingsError: an unknown setting or a bad value, before any work is done.
-        RecordError: an experiment name that MLflow cannot hold, or a `run_uid` that can be no name.
+        RecordError: an experiment name that MLflow cannot hold, a `run_uid` that can be no name, or
+            a `parent`, `run_id` or `run_name` that is none; with `strict=True` also bad params and
+            tags.
     """
     if settings is None:
         settings = settings_module.load(overrides)
@@ -70,14 +80,13 @@ def start_logger(
         settings = _overridden(settings, overrides)
     settings_module.warn_not_in_force(settings)
     name = f"{settings.experiment_prefix}{experiment}"
-    is_text = isinstance(experiment, str)
-    if not is_text or not 1 <= len(name) <= limits.EXPERIMENT_NAME_LENGTH:
-        raise RecordError(
-            f"experiment={plain.shown(experiment)}: want text, 1 to "
-            f"{limits.EXPERIMENT_NAME_LENGTH} characters with the prefix",
-            kind=ErrorKind.BAD_VALUE,
-            experiment=plain.shown(experiment),
-        )
+    if not _is_text(experiment) or not 1 <= len(name) <= limits.EXPERIMENT_NAME_LENGTH:
+        wanted = f"text, 1 to {limits.EXPERIMENT_NAME_LENGTH} characters with the prefix"
+        raise _bad_argument("experiment", experiment, wanted)
+    if parent is not None and not isinstance(parent, (RunLogger, str)):
+        raise _bad_argument("parent", parent, "a logger, or the MLflow id of a run")
+    if run_id is not None and not (_is_text(run_id) and run_id):
+        raise _bad_argument("run_id", run_id, "the MLflow id of a run, as text")
     parent_uid = parent.run_uid if isinstance(parent, RunLogger) else None
     return _start(
         name,
@@ -107,7 +116,7 @@ def attach(handle: str | None = None) -> RunLogger:
     found = handle or settings_module.variable(HANDLE_VARIABLE)
     settings = settings_module.load(forgive_unknown=True)
     if not settings.enabled:
-        return DisabledRunLogger(settings, "")
+        return _disabled(settings, "")
     folder = Path(found) if found else None
     spec = spool.read_struct(folder / spool.RUN_FILE, RunSpec) if folder is not None else None
     if folder is None or spec is None:
@@ -123,7 +132,7 @@ def attach(handle: str | None = None) -> RunLogger:
         check_key=limits.check_key,
         strict=settings.strict,
         quota_bytes=spec.spool_quota_bytes,
-        on_mistake=mistakes,
+        on_mistake=mistakes.warn_once,
     )
     log = RunLogger(
         stream=stream,
@@ -177,23 +186,20 @@ def _start(
     on_error: Callable[[str], None] | None = None,
 ) -> RunLogger:
     if not settings.enabled:
-        return DisabledRunLogger(settings, experiment)
+        return _disabled(settings, experiment)
     mistakes = Mistakes(on_error)
     run_uid = _checked_uid(run_uid) if run_uid is not None else spool.new_uid()
-    scope = _open_scope(settings, mistakes)
+    scope, profile = _open_place(settings, mistakes)
     folder = scope / spool.RUNS / run_uid if scope is not None else None
     is_owner = folder is None or _claim(folder)
-    quota = spool.quota_bytes(scope, settings.spool_quota_bytes) if scope is not None else 0
+    quota = quota_bytes(scope, settings.spool_quota_bytes) if scope is not None else 0
     stream = StreamWriter(
         folder,
         check_key=limits.check_key,
         strict=settings.strict,
         quota_bytes=quota,
-        on_mistake=mistakes,
+        on_mistake=mistakes.warn_once,
     )
-    profile = profile_of(scope, settings) if scope is not None else ""
-    if settings.worker == "thread":
-        profile = f"{profile}-thread-{os.getpid()}"
     log = RunLogger(
         stream=stream,
         settings=settings,
@@ -215,15 +221,22 @@ def _start(
             parent_run_id=parent_run_id,
             parent_run_uid=parent_run_uid,
         )
-        try:
-            spool.write_struct(folder / spool.RUN_FILE, spec)
-        except OSError as exc:
-            mistakes.warn_once("spool", f"the run cannot be written to {folder}: {exc.strerror}")
+        log._unwritten_spec = spec
+        log._write_spec()
     _remember(log, is_published=True)
-    for key, value in (tags or {}).items():
-        if folder is None or key not in short_tags:
-            log.tag(key, value)
-    log.params(params or {})
+    try:
+        log.tags(
+            {
+                k: v
+                for k, v in log._pairs("tags", tags or {})
+                if folder is None or k not in short_tags
+            }
+        )
+        log.params(params or {})
+    except RecordError:  # strict: whoever gets no logger cannot close one
+        with contextlib.suppress(DeliveryError):
+            log._close("FAILED", "RecordError", waits=False)
+        raise
     log._respawn(is_forced=True)
     return log
 
@@ -244,7 +257,8 @@ def _spec(
         profile=log._profile,
         owner_stream=stream.stream_id,
         owner_pid=os.getpid(),
-        run_name=None if run_name is None else _text(run_name),
+        owner_start=process_start_time(os.getpid()) or 0,
+        run_name=None if run_name is None else _text(run_name)[: limits.RUN_NAME_LENGTH],
         correlation_id=None if correlation_id is None else _text(correlation_id),
         tags=tags,
         tracking_uri_masked=mask_secrets(settings.tracking_uri),
@@ -258,7 +272,7 @@ def _spec(
         spool_quota_bytes=quota,
         offline=settings.is_offline,
         host=os.uname().nodename,
-        source=sys.argv[0] if sys.argv else "",
+        source=_text(sys.argv[0]) if sys.argv else "",
         working_folder=_working_folder(),
         visible_devices=settings_module.variable("CUDA_VISIBLE_DEVICES"),
     )
@@ -270,7 +284,7 @@ def _short_tags(tags: Mapping[str, Any] | None) -> dict[str, str]:
     wrong.
     """
     short = {}
-    for key, value in (tags or {}).items():
+    for key, value in tags.items() if isinstance(tags, Mapping) else ():
         try:
             text = _text(value)
         except Exception:  # noqa: BLE001 - the call's border: __str__ is the caller's code; `tag` counts it
@@ -286,7 +300,7 @@ def _text(value: object) -> str:
 
 def _working_folder() -> str:
     try:
-        return os.getcwd()
+        return _text(os.getcwd())
     except OSError:
         return ""  # removed under us
 
@@ -297,31 +311,60 @@ def _checked_uid(run_uid: object) -> str:
     """
     if isinstance(run_uid, str) and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", run_uid):
         return run_uid
-    raise RecordError(
-        f"run_uid={run_uid!r}: want 1 to 100 letters, digits, '_', '-' or '.', not beginning with "
-        "'.' or '-'",
-        kind=ErrorKind.BAD_VALUE,
-        run_uid=repr(run_uid),
+    wanted = "1 to 100 letters, digits, '_', '-' or '.', not beginning with '.' or '-'"
+    raise _bad_argument("run_uid", run_uid, wanted)
+
+
+def _is_text(value: object) -> bool:
+    """
+    Whether it is text that any store can keep.
+    """
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:  # half a surrogate pair
+        return False
+
+
+def _bad_argument(name: str, value: object, wanted: str) -> RecordError:
+    shown = plain.shown(value)
+    return RecordError(
+        f"{name}={shown}: want {wanted}", kind=ErrorKind.BAD_VALUE, name=name, value=shown
     )
 
 
-def _open_scope(settings: Settings, mistakes: Mistakes) -> Path | None:
+def _open_place(settings: Settings, mistakes: Mistakes) -> tuple[Path | None, str]:
+    """
+    The scope's folder and the profile of whoever delivers from it; None where there is none.
+    """
     try:
-        return spool.open_scope(Path(settings.spool_dir))
-    except QueueError as exc:
-        first = exc
+        scope = spool.open_scope(Path(settings.spool_dir))
+        return scope, _profile(scope, settings)
+    except (QueueError, OSError) as exc:
+        problem = str(exc)
     import platformdirs  # only where the wanted folder cannot be used
 
     fallback = Path(platformdirs.user_state_dir("allele-mlflow")) / "spool"
     try:
         scope = spool.open_scope(fallback)
-    except QueueError:
+        profile = _profile(scope, settings)
+    except (QueueError, OSError):
         mistakes.warn_once(
-            "spool", f"{first.message}, nor can {fallback}: nothing of this run will be kept"
+            "spool", f"{problem}, nor can {fallback}: nothing of this run will be kept"
         )
-        return None
-    mistakes.warn_once("spool", f"{first.message}; using {fallback}")
-    return scope
+        return None, ""
+    mistakes.warn_once("spool", f"{problem}; using {fallback}")
+    return scope, profile
+
+
+def _profile(scope: Path, settings: Settings) -> str:
+    profile = profile_of(scope, settings)
+    return f"{profile}-thread-{os.getpid()}" if settings.worker == "thread" else profile
+
+
+def _disabled(settings: Settings, experiment: str) -> RunLogger:
+    log = DisabledRunLogger(settings, experiment, on_close=_forget)
+    _remember(log, is_published=False)
+    return log
 
 
 def _claim(folder: Path) -> bool:

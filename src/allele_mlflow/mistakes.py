@@ -5,8 +5,14 @@ Telling the user of a mistake once, without ever reaching into the user's loop.
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 import warnings
 from collections.abc import Callable
+
+#: Mistakes of so many keys are told of; the rest are only counted.
+MOST_WARNINGS = 1000
+_PACKAGE = os.path.dirname(__file__) + os.sep
 
 
 class AlleleMlflowWarning(UserWarning):
@@ -18,23 +24,19 @@ class AlleleMlflowWarning(UserWarning):
 class Mistakes:
     """
     Warns once for each key, and hands every mistake to the user's callback.
+
+    Thread safety: share it; two threads may both warn of one key.
     """
 
     def __init__(self, on_error: Callable[[str], None] | None) -> None:
         self.on_error = on_error
         self._warned: set[str] = set()
 
-    def __call__(self, key: str, message: str) -> None:
-        """
-        A key's first mistake.
-        """
-        self.warn_once(key, f"not logged: {message}")
-
     def warn_once(self, key: str, message: str) -> None:
         """
-        Warn, unless there was a warning for this key already.
+        Warn, unless there was a warning for this key already (or for very many).
         """
-        if key in self._warned:
+        if key in self._warned or len(self._warned) >= MOST_WARNINGS:
             return
         self._warned.add(key)
         if self.on_error is not None:
@@ -42,5 +44,19 @@ class Mistakes:
                 Exception
             ):  # the user's callback must not reach the user's loop
                 self.on_error(message)
-        with contextlib.suppress(Warning):  # "error" filters must not make a log call raise
-            warnings.warn(message, AlleleMlflowWarning, stacklevel=2)
+        warn(message)
+
+
+def warn(message: str) -> None:
+    """
+    Warn, at the line of the user's that called us.
+    """
+    with contextlib.suppress(Warning):  # "error" filters must not make a log call raise
+        warnings.warn(message, AlleleMlflowWarning, stacklevel=_level_of_the_user())
+
+
+def _level_of_the_user() -> int:
+    level, frame = 2, sys._getframe(2)  # `warn` is 1, whoever called it is 2
+    while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
+        level, frame = level + 1, frame.f_back
+    return level

@@ -231,6 +231,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     working_folder: str = ""
     visible_devices: str | None = None
     format: int = SPOOL_FORMAT
+    #: The kernel's start time of `owner_pid`; 0 where it is not known.
+    owner_start: int = 0
 
 
 class Ledger(msgspec.Struct, kw_only=True):

@@ -33,6 +33,8 @@ class DeliveryReport:
     spool: Path | None
     last_error: str | None = None
     is_offline: bool = False
+    #: No sidecar goes on when the program ends: `worker="thread"`.
+    is_alone: bool = False
 
     def line(self) -> str:
         """
@@ -40,17 +42,17 @@ class DeliveryReport:
         """
         ledger = self.ledger
         metrics = ledger.delivered.get("metric", 0)
-        parts = [f"{metrics:,} metrics delivered", f"{sum(ledger.rejected.values()):,} rejected"]
+        parts = [f"{metrics:,} metrics delivered", f"{_counted(ledger.rejected)} rejected"]
+        parts[-1] += _reasons(ledger.rejected)
         parts.append(f"{ledger.pending:,} pending")
         if ledger.dropped:
-            reasons = ", ".join(f"{reason} {n:,}" for reason, n in sorted(ledger.dropped.items()))
-            parts.append(f"{sum(ledger.dropped.values()):,} dropped ({reasons})")
+            parts.append(f"{_counted(ledger.dropped)} dropped{_reasons(ledger.dropped)}")
         if ledger.torn:
             parts.append(f"{ledger.torn:,} torn")
-        cost = f"{self.elapsed_s:.1f} s"
+        cost = f"run of {self.elapsed_s:.1f} s"
         if self.overhead_ratio is not None:
-            cost = f"{self.overhead_ratio * 100:.1f} % of {cost}"
-        return f"{', '.join(parts)}; logger {cost}"
+            cost = f"logger {self.overhead_ratio * 100:.1f} % of {self.elapsed_s:.1f} s"
+        return f"{', '.join(parts)}; {cost}"
 
     def lines(self) -> list[str]:
         """
@@ -60,8 +62,22 @@ class DeliveryReport:
         found = [f"experiment {self.experiment}, run {self.run_url or self.run_uid}", self.line()]
         if not self.is_complete and self.spool is not None:
             command = f"allele-mlflow sync {shlex.quote(str(self.spool))}"
-            who = "deliver them with" if self.is_offline else "the sidecar goes on alone, or"
+            goes_on = not (self.is_offline or self.is_alone)
+            who = "the sidecar goes on alone, or" if goes_on else "deliver them with"
             found.append(f"{self.ledger.pending:,} records wait in {self.spool}; {who}: {command}")
             if self.last_error:
                 found.append(f"last error: {self.last_error}")
         return found
+
+
+def _counted(numbers: dict[str, int]) -> str:
+    return f"{sum(numbers.values()):,}"
+
+
+def _reasons(numbers: dict[str, int]) -> str:
+    """
+    The reasons in brackets, nothing where there are none.
+    """
+    if not numbers:
+        return ""
+    return " (" + ", ".join(f"{reason} {n:,}" for reason, n in sorted(numbers.items())) + ")"

@@ -10,20 +10,18 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import threading
-import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, SupportsIndex
+from typing import Any, NoReturn, Protocol, Self, SupportsIndex, cast, get_args
 
 from allele_mlflow import snapshots
 from allele_mlflow.clock import now_monotonic_ns, now_monotonic_s, now_ns, pause_s
-from allele_mlflow.errors import DeliveryError, ErrorKind, SidecarError
+from allele_mlflow.errors import DeliveryError, ErrorKind, RecordError, SidecarError
 from allele_mlflow.failures import Category, describe_failure
-from allele_mlflow.mistakes import AlleleMlflowWarning, Mistakes
+from allele_mlflow.mistakes import Mistakes, warn
 from allele_mlflow.queue import plain, spool
 from allele_mlflow.queue.locks import is_locked
 from allele_mlflow.queue.run_reader import count_ledger
@@ -35,13 +33,16 @@ from allele_mlflow.records import (
     Ledger,
     ParamLogged,
     RunEnded,
+    RunSpec,
     RunState,
     RunStatus,
     StreamEnded,
     TagSet,
+    canonical_json,
     content_hash,
 )
 from allele_mlflow.report import DeliveryReport
+from allele_mlflow.run_phase import Phase, phase_name, place_of
 from allele_mlflow.settings import Settings
 from allele_mlflow.sidecar import launch
 from allele_mlflow.sidecar.profile import lock_path, profile_of
@@ -52,6 +53,7 @@ RESPAWN_EVERY_S = 1.0
 #: How long a sidecar may take from its launch to its lock.
 START_S = 3.0
 PROGRESS_AFTER_S = 1.0
+PROGRESS_EVERY_S = 0.2
 
 
 class MetricMethod(Protocol):
@@ -148,9 +150,14 @@ class RunLogger:
         self._looked_s = now_monotonic_s()
         self._launched_s = -START_S
         self._flush_ids = count(1).__next__
-        self._phases = threading.local()
+        self._artifacts = snapshots.ArtifactPaths()
         self._genomes: set[str] = set()
         self._report: DeliveryReport | None = None
+        #: What the sidecar needs to know of the run, where it could not be written yet.
+        self._unwritten_spec: RunSpec | None = None
+        #: Records delivered when the sidecar was last heard of, for a spool that goes away.
+        self._last_delivered = 0
+        self._stored_count = 0
 
     # --- describing the run ---------------------------------------------------------------------
 
@@ -187,21 +194,29 @@ class RunLogger:
         """
         A `with` (or `async with`) block whose time, CPU, memory and GPU are attributed to `name`.
 
-        Phases may nest and may run in several threads. With a step, resource samples taken inside
-        carry it.
+        Phases may nest and may run in several threads and asyncio tasks. With a step, resource
+        samples taken inside carry it, and so do errors.
         """
-        return Phase(self, self._stream, _phase_name(name), step)
+        name = phase_name(name)
+        if step is not None:
+            plain_step = plain.step(step)
+            if isinstance(plain_step, str):  # the phase itself is worth keeping
+                self._stream.reject("bad_step", "phase", name, step, plain_step)
+            step = None if isinstance(plain_step, str) else plain_step
+        return Phase(self._stream, name, step, on_slow=self._slow_point)
 
     def error(self, exc: BaseException, *, step: SupportsIndex | None = None) -> None:
         """
         Record an exception that the program survived: category, fingerprint and traceback.
+
+        It is put into the phase that it came from, and without a step it has that of the phase.
         """
         failure = describe_failure(exc)
-        plain_step = None if step is None else plain.step(step)
+        phase, phase_step = place_of(exc, self._stream)
+        plain_step = phase_step if step is None else plain.step(step)
         if isinstance(plain_step, str):  # the error itself is worth keeping
             self._stream.reject("bad_step", "error", failure.error_type, step, plain_step)
-            plain_step = None
-        names = self._phase_names()
+            plain_step = phase_step
         self._stream.event(
             ErrorLogged(
                 timestamp_ns=now_ns(),
@@ -211,7 +226,7 @@ class RunLogger:
                 traceback=failure.traceback,
                 fingerprint=failure.fingerprint,
                 step=plain_step,
-                phase=names[-1] if names else None,
+                phase=phase,
             )
         )
         self._slow_point()
@@ -228,22 +243,27 @@ class RunLogger:
         afterwards; one larger than `ARTIFACT_COPY_MAX_BYTES` is only noted, and must stay as it is
         until it is uploaded.
 
+        Of a folder all files are kept, links to files as what they point to; links to folders,
+        pipes and what cannot be read are refused one by one, and our own spool is left out.
+
         Args:
             path: The file or folder.
             artifact_path: Folder to put it in, as in MLflow's `log_artifact`; the top by default.
             copy: Copy whatever its size.
         """
-        prefix = "" if artifact_path is None else f"{artifact_path}/"
         most = sys.maxsize if copy else self.settings.artifact_copy_max_bytes
+        spool_dir = self._folder.parent.parent.parent if self._folder is not None else None
         try:
-            found = snapshots.files_below(Path(path))
-            name = Path(path).resolve().name
+            found = snapshots.find_files(path, leaving_out=spool_dir)
         except (snapshots.Unusable, TypeError, OSError) as exc:
             self._stream.reject("bad_artifact", "artifact", path, artifact_path, str(exc))
             return
-        for file, below in found:
-            target = f"{prefix}{below}" if file == Path(path) else f"{prefix}{name}/{below}"
-            take = partial(snapshots.snapshot_file, file, copy_max_bytes=most)
+        for entry in found:
+            target = entry.name if artifact_path is None else f"{artifact_path}/{entry.name}"
+            if entry.problem is not None:
+                self._stream.reject("bad_artifact", "artifact", target, "", entry.problem)
+                continue
+            take = partial(snapshots.snapshot_file, entry.path, copy_max_bytes=most)
             self._keep("artifact", target, take)
 
     def text(self, text: str, artifact_file: str) -> None:
@@ -294,7 +314,7 @@ class RunLogger:
         if identity not in self._genomes:
             self._genomes.add(identity)
             self._keep_bytes(
-                "genome", f"genomes/{identity[:16]}.json", lambda: snapshots.encode_json(data)
+                "genome", f"genomes/{identity[:16]}.json", lambda: canonical_json(data)
             )
         if name is not None:
             self.tag(f"allele.genome.{name}", identity)
@@ -364,7 +384,10 @@ class RunLogger:
         folder = self._folder
         if not folder.exists():
             folder = folder.parent.parent / spool.DONE / folder.name
-        return spool.read_struct(folder / spool.STATE_FILE, RunState)
+        state = spool.read_struct(folder / spool.STATE_FILE, RunState)
+        if state is not None:
+            self._last_delivered = sum(state.ledger.delivered.values())
+        return state
 
     def flush(self, timeout_s: float | None = None) -> bool:
         """
@@ -392,21 +415,31 @@ class RunLogger:
         End the run and wait for delivery, `exit_timeout_s` at most; then the sidecar goes on alone.
 
         Args:
-            status: FINISHED by default.
+            status: FINISHED by default; in capitals or not.
         Returns:
             Where every record is. The second call returns the first one's report.
         Raises:
+            RecordError: a status that MLflow does not know; the run is still open.
             DeliveryError: only with `strict=True`, when records were refused, dropped or torn.
             KeyboardInterrupt: pressed while waiting, once the run is handed over.
         """
         is_detached = self.settings.exit == "detach"
-        return self._close(status or "FINISHED", "close", waits=not is_detached)
+        return self._close(_run_status(status), "close", waits=not is_detached)
 
     def detach(self) -> DeliveryReport:
         """
         End the run as FINISHED without waiting: the sidecar delivers alone.
         """
         return self._close("FINISHED", "detach", waits=False)
+
+    def __copy__(self) -> Self:
+        return self  # a copy of an object that logs logs into the same run
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a logger cannot be pickled: hand over log.handle(), and attach() to it")
 
     def __enter__(self) -> Self:
         return self
@@ -450,6 +483,8 @@ class RunLogger:
         self.error(exc)
         if isinstance(exc, KeyboardInterrupt):
             return "KILLED", "KeyboardInterrupt"
+        if type(exc).__name__ == "CancelledError":  # what Ctrl-C is inside asyncio
+            return "KILLED", "CancelledError"
         if describe_failure(exc).category is Category.OUT_OF_MEMORY:
             return "KILLED", "out of memory"
         return "FAILED", type(exc).__name__
@@ -461,7 +496,9 @@ class RunLogger:
             return self._close_stream()
         closing_s = now_monotonic_s()
         elapsed_s = closing_s - self._started_s
+        self._stored_count = self._stream.stored_count()
         overhead = self._overhead_ratio(elapsed_s)
+        self._write_spec()
         self._stream.close(
             lambda slots: RunEnded(
                 timestamp_ns=now_ns(),
@@ -502,13 +539,14 @@ class RunLogger:
         timeout_s = self.settings.exit_timeout_s
         started_s = now_monotonic_s()
         shows = sys.stderr is not None and sys.stderr.isatty()
-        shown = False
+        shows = shows and self.settings.log_level != "error"
+        shown_s = PROGRESS_AFTER_S - PROGRESS_EVERY_S
 
         def is_over(state: RunState) -> bool:
-            nonlocal shown
+            nonlocal shown_s
             waited_s = now_monotonic_s() - started_s
-            if shows and waited_s > PROGRESS_AFTER_S and self.settings.log_level != "error":
-                shown = True
+            if shows and waited_s - shown_s >= PROGRESS_EVERY_S:
+                shown_s = waited_s
                 text = (
                     f"allele-mlflow: {state.ledger.pending:,} records to deliver, {waited_s:.0f} s"
                 )
@@ -526,7 +564,7 @@ class RunLogger:
         try:
             return self._wait(is_over, timeout_s)
         finally:
-            if shown:
+            if shows and shown_s >= PROGRESS_AFTER_S:
                 sys.stderr.write("\r" + " " * 70 + "\r")
 
     def _make_report(
@@ -557,30 +595,54 @@ class RunLogger:
             spool=self._folder.parent.parent.parent if self._folder is not None else None,
             last_error=state.last_error if state else None,
             is_offline=self.settings.is_offline,
+            is_alone=self.settings.worker == "thread",
         )
 
     def _counted(self) -> Ledger | None:
         """
         The ledger from the spool's files, or without a spool from our own counters.
         """
-        if self._folder is not None:
-            return count_ledger(self._folder, is_exact=False)
+        found = count_ledger(self._folder, is_exact=False) if self._folder is not None else None
+        if found is not None:
+            return found
         ledger = Ledger()
+        if self._folder is not None:  # somebody deleted it; what was delivered before is not known
+            ledger.dropped["spool_deleted"] = max(0, self._stored_count - self._last_delivered)
+            if self._last_delivered:
+                ledger.delivered["metric"] = self._last_delivered
         for reason, number in self._stream.counters.as_dict().items():
             outcome, _, name = reason.partition(".")
             (ledger.rejected if outcome == "rejected" else ledger.dropped)[name] = number
         return ledger
 
+    def _is_spool_gone(self) -> bool:
+        return self._folder is not None and not self._folder.parent.parent.is_dir()
+
+    def _write_spec(self) -> None:
+        """
+        Write the run's description where that was not possible yet: without it nobody delivers.
+        """
+        spec = self._unwritten_spec
+        if spec is None or self._folder is None:
+            return
+        try:
+            spool.write_struct(self._folder / spool.RUN_FILE, spec)
+        except OSError as exc:
+            self._mistakes.warn_once(
+                "spool",
+                f"the run's description cannot be written into {self._folder} ({exc.strerror}): "
+                "its records wait until it can",
+            )
+        else:
+            self._unwritten_spec = None
+
     def _tell(self, report: DeliveryReport) -> None:
         budget = self.settings.overhead_budget_percent
         if report.overhead_ratio is not None and report.overhead_ratio * 100 > budget:
-            with contextlib.suppress(Warning):  # "error" filters must not make close raise
-                warnings.warn(
-                    f"logging took {report.overhead_ratio * 100:.1f} % of the run, over the budget "
-                    f"of {budget:g} %; log less often, or arrays with series()",
-                    AlleleMlflowWarning,
-                    stacklevel=4,
-                )
+            warn(
+                f"logging took {report.overhead_ratio * 100:.1f} % of the run, over the budget "
+                f"of {budget:g} %; log less often, or arrays with series()"
+            )
         if self.settings.log_level == "error" or sys.stderr is None or not sys.stderr.isatty():
             return
         for line in report.lines():
@@ -589,11 +651,10 @@ class RunLogger:
     def _overhead_ratio(self, elapsed_s: float) -> float | None:
         from allele_mlflow.queue.calibration import seconds_per_call  # only at the end
 
-        calls = self._stream.stored_count()
         if elapsed_s < 0.05:
             return None
         # in a loop that does nothing but log, the estimate may come out above the whole
-        return min(1.0, calls * seconds_per_call() / elapsed_s)
+        return min(1.0, self._stored_count * seconds_per_call() / elapsed_s)
 
     def _pairs(self, call: str, mapping: Mapping[str, Any]) -> list[tuple[str, Any]]:
         try:
@@ -622,7 +683,7 @@ class RunLogger:
         key = str.__str__(key)  # a class of its own (StrEnum, NumPy's) has no place in a frame
         text = text.encode("utf-8", "replace").decode()
         if len(text) > longest:
-            artifact = f"allele/long_values/{kind}s/{key}.txt"
+            artifact = f"allele/long_values/{kind}s/{snapshots.file_name_for(key)}.txt"
             self.text(text, artifact)
             note = f" ... [{len(text)} characters; whole in artifact {artifact}]"
             text = text[: longest - len(note)] + note
@@ -639,12 +700,13 @@ class RunLogger:
     def _keep(
         self, call: str, artifact_file: str, take: Callable[[Path], snapshots.Snapshot]
     ) -> None:
-        problem = _artifact_problem(artifact_file)
+        problem = snapshots.artifact_problem(artifact_file) or self._artifacts.clash(artifact_file)
         if problem is not None:
             self._stream.reject("bad_artifact", call, artifact_file, "", problem)
             return
-        if self._folder is None:
-            self._stream.counters.count("dropped.no_spool")
+        refusal = self._stream.room_refusal(0)
+        if refusal is not None or self._folder is None:
+            self._stream.drop(refusal or "dropped.no_spool")
             return
         try:
             snapshot = take(self._folder / spool.ARTIFACTS)
@@ -652,19 +714,19 @@ class RunLogger:
             self._stream.reject("bad_artifact", call, artifact_file, "", str(exc))
             return
         except OSError:
-            self._stream.counters.count("dropped.disk_full")
+            self._stream.drop("dropped.disk_full")
             return
+        refusal = self._stream.room_refusal(snapshot.size_bytes if snapshot.copied else 0)
+        if refusal is not None:
+            snapshots.discard(snapshot, self._folder / spool.ARTIFACTS)
+            self._stream.drop(refusal)
+            return
+        self._artifacts.add(artifact_file)
         event = ArtifactAdded(
             timestamp_ns=now_ns(), artifact_path=artifact_file, **snapshot._asdict()
         )
         self._stream.event(event)
         self._slow_point()
-
-    def _phase_names(self) -> list[str]:
-        names: list[str] | None = getattr(self._phases, "names", None)
-        if names is None:
-            names = self._phases.names = []
-        return names
 
     def _wait(self, is_over: Callable[[RunState], bool], timeout_s: float) -> RunState | None:
         deadline_s = now_monotonic_s() + timeout_s
@@ -672,7 +734,7 @@ class RunLogger:
             state = self.status()
             if state is not None and is_over(state):
                 return state
-            if now_monotonic_s() >= deadline_s or self._folder is None:
+            if now_monotonic_s() >= deadline_s or self._folder is None or self._is_spool_gone():
                 return None
             self._slow_point()
             pause_s(WAIT_POLL_S)
@@ -681,6 +743,12 @@ class RunLogger:
         now_s = now_monotonic_s()
         if now_s - self._looked_s >= RESPAWN_EVERY_S:
             self._looked_s = now_s
+            if self._is_spool_gone():
+                self._mistakes.warn_once(
+                    "spool gone", f"{self._folder} was deleted: what is logged now is lost"
+                )
+                return
+            self._write_spec()
             self._respawn()
 
     def _may_launch(self) -> bool:
@@ -710,66 +778,21 @@ class RunLogger:
             self._mistakes.warn_once("sidecar", str(exc))
 
 
-class Phase:
+def _run_status(status: object) -> RunStatus:
     """
-    One `with log.phase(...)` block. Each is used once.
+    The status in MLflow's spelling, FINISHED where none is given.
     """
-
-    __slots__ = ("_begun", "_log", "_name", "_step", "_stream")
-
-    def __init__(
-        self, log: RunLogger, stream: StreamWriter, name: str, step: SupportsIndex | None
-    ) -> None:
-        self._log = log
-        self._stream = stream
-        self._name = name
-        self._step = step
-        self._begun = 0
-
-    def __enter__(self) -> Self:
-        self._begun = self._stream.phase_edge(self._name, self._step)
-        self._log._phase_names().append(self._name)  # after what raises where it is strict
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stream.phase_edge(self._name, self._step, self._begun)
-        names = self._log._phase_names()
-        if names:
-            names.pop()
-        self._log._slow_point()
-
-    async def __aenter__(self) -> Self:
-        return self.__enter__()
-
-    async def __aexit__(self, *exc: object) -> None:
-        self.__exit__()
-
-
-def _phase_name(name: object) -> str:
-    if type(name) is str and name.isascii():
-        return name
-    try:
-        text = str.__str__(name) if isinstance(name, str) else str(name)
-    except Exception:  # noqa: BLE001 - the log call's border: __str__ is the caller's code
-        text = plain.shown(name)
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _artifact_problem(artifact_file: object) -> str | None:
-    if not isinstance(artifact_file, str) or not artifact_file:
-        return "want the artifact's path in the run, e.g. 'plots/fitness.png'"
-    parts = artifact_file.split("/")
-    if (
-        any(part in ("", ".", "..") for part in parts)
-        or "\0" in artifact_file
-        or "\\" in artifact_file
-    ):
-        return f"want a relative path without empty, '.' or '..' parts, got {artifact_file!r}"
-    try:
-        artifact_file.encode()
-    except UnicodeEncodeError:  # a file name that is no UTF-8; MLflow's addresses are
-        return f"want a path of UTF-8 text, got {artifact_file!r}"
-    return None
+    if status is None:
+        return "FINISHED"
+    text = status.upper() if isinstance(status, str) else ""
+    for known in get_args(RunStatus):
+        if text == known:
+            return cast(RunStatus, known)
+    raise RecordError(
+        f"status={plain.shown(status)}: want one of {', '.join(get_args(RunStatus))}",
+        kind=ErrorKind.BAD_VALUE,
+        status=plain.shown(status),
+    )
 
 
 def _text_bytes(text: object) -> bytes:

@@ -21,9 +21,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from allele_mlflow.queue import spool
+from allele_mlflow.records import content_hash
 
 FICLONE = 0x40049409
 TABLE_SUFFIXES = (".csv", ".json", ".parquet")
+#: Longest name of a file on the usual file systems.
+NAME_BYTES = 255
 
 
 class Snapshot(NamedTuple):
@@ -35,6 +38,17 @@ class Snapshot(NamedTuple):
     copied: bool
     size_bytes: int
     mtime_ns: int
+
+
+class FoundFile(NamedTuple):
+    """
+    One entry of what is to be kept: where it is, its name below the artifact folder, and why it
+    cannot be kept.
+    """
+
+    path: Path
+    name: str
+    problem: str | None = None
 
 
 class Unusable(ValueError):
@@ -61,7 +75,12 @@ def snapshot_file(path: Path, folder: Path, *, copy_max_bytes: int) -> Snapshot:
         raise Unusable(f"want a file that can be read: {exc.strerror}") from exc
     try:
         if found.st_size > copy_max_bytes:
-            return Snapshot(str(path.absolute()), False, found.st_size, found.st_mtime_ns)
+            where = str(path.absolute())
+            if not _is_utf8(where):  # the queue holds text
+                raise Unusable(
+                    f"too large to copy, and its path {where!r} is no UTF-8: use copy=True"
+                )
+            return Snapshot(where, False, found.st_size, found.st_mtime_ns)
         name = f"{spool.new_uid()}-{_file_name(path)}"
         with _new_file(folder, name) as target:
             # MLflow's local store hands the mode on to the artifact
@@ -88,23 +107,134 @@ def snapshot_bytes(data: bytes, name: str, folder: Path) -> Snapshot:
     """
     stored = f"{spool.new_uid()}-{_file_name(Path(name))}"
     with _new_file(folder, stored) as target:
+        # MLflow's local store hands the mode on, and others may read what they may read of the user
+        os.fchmod(target, 0o666 & ~spool.user_umask() | 0o600)
         spool.write_all(target, data)
     return Snapshot(stored, True, len(data), 0)
 
 
-def files_below(path: Path) -> list[tuple[Path, str]]:
+def discard(snapshot: Snapshot, folder: Path) -> None:
     """
-    The files to upload for a path: itself, or with their sub-folders all that a folder holds.
+    Remove a copy that is not wanted after all.
+    """
+    if snapshot.copied:
+        with contextlib.suppress(OSError):
+            (folder / snapshot.source).unlink()
 
+
+def find_files(path: str | os.PathLike[str], *, leaving_out: Path | None) -> list[FoundFile]:
+    """
+    What there is to keep of a path: itself, or all that is in a folder and its sub-folders.
+
+    Args:
+        path: A file or folder.
+        leaving_out: A folder that is passed over where it lies below.
+    Returns:
+        Files with their names, a folder's own name before theirs, in order; and entries that cannot
+        be kept, with the reason.
     Raises:
         Unusable: there is no such file or folder.
     """
-    if path.is_dir():
-        found = sorted(entry for entry in path.rglob("*") if entry.is_file())
-        return [(entry, entry.relative_to(path).as_posix()) for entry in found]
-    if not path.exists():
+    if not os.fspath(path):
+        raise Unusable("want a file or folder, got an empty path")
+    top = Path(path)
+    if not top.exists():
         raise Unusable(f"want a file or folder that exists, got {str(path)!r}")
-    return [(path, path.name)]
+    name = os.path.basename(os.path.abspath(top))  # a link's own name, as MLflow has it
+    if not top.is_dir():
+        return [FoundFile(top, name)]
+    return [
+        FoundFile(one, f"{name}/{one.relative_to(top).as_posix()}", problem)
+        for one, problem in _walk(top, leaving_out.resolve() if leaving_out is not None else None)
+    ]
+
+
+def _walk(folder: Path, leaving_out: Path | None) -> Iterator[tuple[Path, str | None]]:
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as exc:
+        yield folder, f"want a folder that can be read: {exc.strerror}"
+        return
+    for entry in entries:
+        if entry.is_symlink() and entry.is_dir():
+            yield entry, "a link to a folder is not followed: want the folder itself"
+        elif entry.is_dir():
+            if leaving_out is None or entry.resolve() != leaving_out:
+                yield from _walk(entry, leaving_out)
+        elif entry.is_file():
+            yield entry, None
+        else:
+            yield entry, "want a file: a pipe, a device, or a link to nothing cannot be kept"
+
+
+class ArtifactPaths:
+    """
+    The artifact paths that a logger has used, to find one that is a file and a folder at once.
+    """
+
+    def __init__(self) -> None:
+        self._files: set[str] = set()
+        self._folders: set[str] = set()
+
+    def clash(self, artifact_file: str) -> str | None:
+        """
+        What is wrong with a path beside those before it, None where nothing is.
+        """
+        if artifact_file in self._folders:
+            return f"{artifact_file!r} is a folder of this run already: want another name"
+        above = next((one for one in _folders_of(artifact_file) if one in self._files), None)
+        if above is not None:
+            return f"{above!r} is a file of this run already: want another folder"
+        return None
+
+    def add(self, artifact_file: str) -> None:
+        """
+        Note a path.
+        """
+        self._files.add(artifact_file)
+        self._folders.update(_folders_of(artifact_file))
+
+
+def _folders_of(artifact_file: str) -> list[str]:
+    parts = artifact_file.split("/")[:-1]
+    return ["/".join(parts[: number + 1]) for number in range(len(parts))]
+
+
+def artifact_problem(artifact_file: object) -> str | None:
+    """
+    What is wrong with the path of an artifact in the run, None where nothing is.
+    """
+    if not isinstance(artifact_file, str) or not artifact_file:
+        return "want the artifact's path in the run, e.g. 'plots/fitness.png'"
+    parts = artifact_file.split("/")
+    if (
+        any(part in ("", ".", "..") for part in parts)
+        or "\0" in artifact_file
+        or "\\" in artifact_file
+    ):
+        return f"want a relative path without empty, '.' or '..' parts, got {artifact_file!r}"
+    if not _is_utf8(artifact_file):  # a file name that is no UTF-8; MLflow's addresses are
+        return f"want a path of UTF-8 text, got {artifact_file!r}"
+    if any(len(part.encode()) > NAME_BYTES for part in parts):
+        return f"want names of at most {NAME_BYTES} bytes, got {artifact_file!r}"
+    return None
+
+
+def file_name_for(key: str) -> str:
+    """
+    A path for the file of a param or tag: the key, or where a part is too long, its hash.
+    """
+    if all(len(part.encode()) <= NAME_BYTES - 4 for part in key.split("/")):
+        return key
+    return content_hash(key)[:32]
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def encode_json(value: Any) -> bytes:
@@ -141,7 +271,9 @@ def encode_table(table: Any, name: str) -> bytes:
             return str(table.to_json(orient="split", index=False, date_format="iso")).encode()
         return bytes(table.to_parquet(index=False))
     except AttributeError as exc:
-        raise Unusable(f"want a pandas DataFrame, got {type(table).__name__}") from exc
+        raise Unusable(
+            f"want a pandas DataFrame or a mapping of columns, got {type(table).__name__}"
+        ) from exc
     except Exception as exc:
         raise Unusable(f"want a table that can be written as {suffix}: {exc}") from exc
 

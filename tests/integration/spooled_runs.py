@@ -19,6 +19,7 @@ from allele_mlflow.records import (
     RunEnded,
     RunSpec,
     RunState,
+    RunStatus,
     TagSet,
 )
 from allele_mlflow.sidecar.worker import Worker
@@ -80,7 +81,14 @@ def end_run(writer: StreamWriter) -> None:
     """
     The owner's farewell.
     """
-    writer.close(lambda slots: RunEnded(timestamp_ns=now_ns(), status="FINISHED", slots=slots))
+    end_run_as(writer, "FINISHED")
+
+
+def end_run_as(writer: StreamWriter, status: RunStatus) -> bool:
+    """
+    The owner's farewell with a status; whether it is in the log.
+    """
+    return writer.close(lambda slots: RunEnded(timestamp_ns=now_ns(), status=status, slots=slots))
 
 
 def make_worker(run: Path, tracking: Tracking, **more: Any) -> Worker:

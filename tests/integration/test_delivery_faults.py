@@ -18,10 +18,11 @@ import pytest
 
 from allele_mlflow import snapshots
 from allele_mlflow.clock import now_ns, pause_s
-from allele_mlflow.errors import ErrorKind, PermanentTrackingError
+from allele_mlflow.errors import ErrorKind, PermanentTrackingError, TransientTrackingError
 from allele_mlflow.queue import layout, spool
 from allele_mlflow.queue.cursor import CursorFile
 from allele_mlflow.queue.run_reader import RunReader, count_ledger
+from allele_mlflow.queue.stream_files import StreamFiles
 from allele_mlflow.queue.stream_segments import StreamSegments
 from allele_mlflow.records import (
     ArtifactAdded,
@@ -32,12 +33,13 @@ from allele_mlflow.records import (
     TagSet,
 )
 from allele_mlflow.sampling.sampler import ResourceSampler
-from allele_mlflow.sidecar import run_sampler, worker
+from allele_mlflow.sidecar import retry, run_sampler, worker
 from allele_mlflow.testing import Fault, FlakyTracking, MemoryTracking, assert_ledger_balanced
 from tests.integration.spooled_runs import (
     READINGS,
     assert_all_there,
     end_run,
+    end_run_as,
     final_state,
     log_everything,
     make_worker,
@@ -249,6 +251,44 @@ async def test_end_is_found_in_the_log_when_the_state_is_lost(tmp_path: Path) ->
     await serve(make_worker(run, tracking))
     assert the_run(tracking).status == "FINISHED"
     assert the_run(tracking).tags["allele.ended_by"] == "close"
+
+
+async def test_farewell_survives_a_full_disk(tmp_path: Path) -> None:
+    """The last frame finds no room: the run ends as the benchmark said, for the page has it too."""
+    run, writer = start_run(tmp_path)
+    writer.metric("m", 1.0, 1)
+    with mock.patch.object(StreamFiles, "append", side_effect=OSError(errno.ENOSPC, "full")):
+        assert not end_run_as(writer, "FAILED")
+    tracking = MemoryTracking()
+    await serve(make_worker(run, tracking))
+    assert the_run(tracking).status == "FAILED"
+    assert_ledger_balanced(final_state(run).ledger, accepted=1)
+
+
+async def test_artifact_that_a_server_cannot_keep_is_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server says 500 of one name for ever and takes the others: that one is refused, counted."""
+    monkeypatch.setattr(retry, "delay_s", lambda *_, **__: 0.01)
+
+    class Picky(MemoryTracking):
+        def log_artifact(self, run_id: RunId, file: Path, artifact_path: str) -> None:
+            if artifact_path == "bad.txt":
+                raise TransientTrackingError(
+                    "500", kind=ErrorKind.STORE_UNREACHABLE, http_status=500
+                )
+            super().log_artifact(run_id, file, artifact_path)
+
+    run, writer = start_run(tmp_path)
+    for name in ("bad.txt", "good.txt"):
+        snapshot = snapshots.snapshot_bytes(b"x", name, run / spool.ARTIFACTS)
+        writer.event(ArtifactAdded(timestamp_ns=1, artifact_path=name, **snapshot._asdict()))
+    end_run(writer)
+    tracking = Picky()
+    await serve(make_worker(run, tracking))
+    ledger = final_state(run).ledger
+    assert (ledger.delivered, ledger.rejected) == ({"artifact": 1}, {"store": 1})
+    assert "allele/rejected.jsonl" in the_run(tracking).artifacts
 
 
 async def test_vanished_benchmark_ended_when_it_last_logged(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def report(**more: Any) -> DeliveryReport:
         ({}, "3,183 metrics delivered, 0 rejected, 0 pending; logger 0.4 % of 12.1 s"),
         (
             {"overhead_ratio": None},
-            "3,183 metrics delivered, 0 rejected, 0 pending; logger 12.1 s",
+            "3,183 metrics delivered, 0 rejected, 0 pending; run of 12.1 s",
         ),
         (
             {"ledger": Ledger()},
@@ -47,7 +47,8 @@ def report(**more: Any) -> DeliveryReport:
         ),
         (
             {"ledger": Ledger(rejected={"bad_key": 1000, "store": 1}, pending=5000, torn=2)},
-            "0 metrics delivered, 1,001 rejected, 5,000 pending, 2 torn; logger 0.4 % of 12.1 s",
+            "0 metrics delivered, 1,001 rejected (bad_key 1,000, store 1), 5,000 pending, 2 torn; "
+            "logger 0.4 % of 12.1 s",
         ),
         (
             {"ledger": Ledger(dropped={"quota": 1200, "closed": 3})},

@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 
 from allele_mlflow import snapshots
+from allele_mlflow.queue import spool
 from allele_mlflow.snapshots import Unusable
 
 UNLIMITED = 1 << 62
@@ -71,7 +72,8 @@ def test_copies_are_private_and_never_collide(source: Path, folder: Path) -> Non
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {stat.S_IMODE((folder / name).stat().st_mode) for name in names} == {0o644}
     taken = snapshots.snapshot_bytes(b"x", "x", folder)
-    assert stat.S_IMODE((folder / taken.source).stat().st_mode) == 0o600
+    mode = stat.S_IMODE((folder / taken.source).stat().st_mode)
+    assert mode == 0o666 & ~spool.user_umask(), "as MLflow's own text artifacts"
 
 
 @pytest.mark.parametrize(("over", "is_copied"), [(0, True), (1, False)])
@@ -163,23 +165,81 @@ def test_no_descriptor_is_left_open(source: Path, folder: Path) -> None:
     assert len(os.listdir("/dev/fd")) == before
 
 
-def test_files_below(tmp_path: Path) -> None:
+def test_find_files(tmp_path: Path) -> None:
     """
-    A file is itself; a folder all its files by relative path, in order, links to files too.
+    A file is itself; a folder all its files below its own name, in order, links to files too; what
+    cannot be kept is named with its reason.
     """
     tree = tmp_path / "tree"
     (tree / "b" / "c").mkdir(parents=True)
-    for name in ("z.txt", "b/a.txt", "b/c/é.txt", ".hidden"):
+    (tree / "spool").mkdir()
+    for name in ("z.txt", "b/a.txt", "b/c/é.txt", ".hidden", "spool/x"):
         (tree / name).write_bytes(b"")
     (tree / "link").symlink_to("z.txt")
     (tree / "dangling").symlink_to("nowhere")
+    (tree / "round").symlink_to("b")
     os.mkfifo(tree / "pipe")
-    found = snapshots.files_below(tree)
-    assert [below for _, below in found] == [".hidden", "b/a.txt", "b/c/é.txt", "link", "z.txt"]
-    assert all(path == tree / below for path, below in found)
-    assert snapshots.files_below(tree / "z.txt") == [(tree / "z.txt", "z.txt")]
-    with pytest.raises(Unusable, match="want a file or folder that exists"):
-        snapshots.files_below(tree / "nowhere")
+    found = snapshots.find_files(tree, leaving_out=tree / "spool")
+    assert [one.name for one in found if one.problem is None] == [
+        *("tree/.hidden", "tree/b/a.txt", "tree/b/c/é.txt", "tree/link", "tree/z.txt")
+    ]
+    assert [one.name for one in found if one.problem] == [
+        "tree/dangling",
+        "tree/pipe",
+        "tree/round",
+    ]
+    assert all(one.path == tmp_path / one.name for one in found)
+    alone = snapshots.find_files(tree / "z.txt", leaving_out=None)
+    assert alone == [snapshots.FoundFile(tree / "z.txt", "z.txt")]
+    (tmp_path / "alias").symlink_to("tree/b")
+    names = [one.name for one in snapshots.find_files(tmp_path / "alias", leaving_out=None)]
+    assert names == ["alias/a.txt", "alias/c/é.txt"]
+    for wrong in (tree / "nowhere", ""):
+        with pytest.raises(Unusable, match="want a file or folder"):
+            snapshots.find_files(wrong, leaving_out=None)
+
+
+def test_clashing_paths_are_found() -> None:
+    """
+    A path that is a folder's already, or lies in what is a file, is told of before it blocks.
+    """
+    paths = snapshots.ArtifactPaths()
+    for good in ("report", "plots/a/b.png", "plots/a/c.png", "report"):
+        assert paths.clash(good) is None
+        paths.add(good)
+    assert "'report' is a file" in str(paths.clash("report/page1.txt"))
+    assert "'plots/a' is a folder" in str(paths.clash("plots/a"))
+
+
+@pytest.mark.parametrize(
+    ("path", "wanted"),
+    [
+        ("", "want the artifact's path"),
+        (7, "want the artifact's path"),
+        ("a//b", "want a relative path"),
+        ("../a", "want a relative path"),
+        ("a\x00", "want a relative path"),
+        ("x" * 256, "at most 255 bytes"),
+        ("é" * 128, "at most 255 bytes"),
+        ("a/\udc80", "want a path of UTF-8 text"),
+    ],
+)
+def test_bad_artifact_paths_say_what_is_wanted(path: object, wanted: str) -> None:
+    """
+    A path that no store could keep under that name is refused with the rule that it breaks.
+    """
+    assert wanted in str(snapshots.artifact_problem(path))
+    assert snapshots.artifact_problem("plots/" + "x" * 255) is None
+
+
+def test_long_key_has_a_file_name() -> None:
+    """
+    A param's key becomes its file's path, or where that is too long, a hash of it.
+    """
+    assert snapshots.file_name_for("prompt/system") == "prompt/system"
+    long = snapshots.file_name_for("é" * 130)
+    assert len(long) == 32
+    assert long != snapshots.file_name_for("é" * 131)
 
 
 # --- JSON and genomes -----------------------------------------------------------------------------
@@ -306,8 +366,8 @@ def test_table_formats() -> None:
         ({"a": [1], "b": [1, 2]}, "t.csv", "want columns of equal length"),
         ({"a": 1}, "t.csv", "want columns of equal length"),
         ({"a": [1]}, "t.parquet", "want a pandas DataFrame for .parquet"),
-        ([[1]], "t.csv", "want a pandas DataFrame, got list"),
-        (None, "t.json", "want a pandas DataFrame, got NoneType"),
+        ([[1]], "t.csv", "want a pandas DataFrame or a mapping of columns, got list"),
+        (None, "t.json", "want a pandas DataFrame or a mapping of columns, got NoneType"),
     ],
 )
 def test_bad_table_says_what_is_wanted(table: object, name: str, wanted: str) -> None:

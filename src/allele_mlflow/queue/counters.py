@@ -10,6 +10,7 @@ import mmap
 import os
 import threading
 from collections import deque
+from typing import NoReturn
 
 from allele_mlflow.queue import layout
 from allele_mlflow.records import COUNTED_REASONS, Ledger
@@ -38,6 +39,9 @@ class OwnedDescriptor:
 
     def __del__(self) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a descriptor has one owner: it cannot be copied")
 
 
 class ReasonCounters:

@@ -23,7 +23,7 @@ import zlib
 from typing import NamedTuple
 
 from allele_mlflow.errors import ErrorKind, QueueFormatError
-from allele_mlflow.records import COUNTED_REASONS, SPOOL_FORMAT
+from allele_mlflow.records import COUNTED_REASONS, SPOOL_FORMAT, RunStatus
 
 # --- file names ---------------------------------------------------------------------------------
 
@@ -131,6 +131,12 @@ COUNTERS_OFFSET = 1024
 #: One u64 per reason of records.COUNTED_REASONS, in that order.
 COUNTERS = struct.Struct(f"<{len(COUNTED_REASONS)}Q")
 
+#: The owner's farewell once more, for a disk that has no room for its frame: timestamp_ns, and the
+#: status as a number from 1 on in the order of FAREWELL_STATUSES; 0: none.
+FAREWELL_OFFSET = 512
+FAREWELL = struct.Struct("<qB")
+FAREWELL_STATUSES: tuple[RunStatus, ...] = ("FINISHED", "FAILED", "KILLED")
+
 # --- event frames -------------------------------------------------------------------------------
 
 FRAME_MAGIC = b"\xa1MQ\xe1"
@@ -190,6 +196,25 @@ def check_segment_header(data: bytes, name: str) -> int:
             name=name,
         )
     return int(segment_bytes)
+
+
+def encode_farewell(timestamp_ns: int, status: RunStatus) -> bytes:
+    """
+    What stands at FAREWELL_OFFSET of an owner's stream page when it has ended its run.
+    """
+    return FAREWELL.pack(timestamp_ns, FAREWELL_STATUSES.index(status) + 1)
+
+
+def decode_farewell(page: bytes) -> tuple[int, RunStatus] | None:
+    """
+    Time and status of the farewell in a whole stream page, None where there is none.
+    """
+    if len(page) < FAREWELL_OFFSET + FAREWELL.size:
+        return None
+    timestamp_ns, number = FAREWELL.unpack_from(page, FAREWELL_OFFSET)
+    if not 1 <= number <= len(FAREWELL_STATUSES):
+        return None
+    return timestamp_ns, FAREWELL_STATUSES[number - 1]
 
 
 def encode_stream_page(page: StreamPage) -> bytes:

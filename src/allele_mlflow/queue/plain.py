@@ -80,9 +80,12 @@ def doubles(values: Any) -> memoryview | str:
             if values.dtype.str != "<f8" or not values.flags.c_contiguous:
                 values = values.astype("<f8", order="C")
             return memoryview(values)
-        if isinstance(values, (str, bytes, bytearray)):
-            return f"want numbers, got {type(values).__name__}"
+        if isinstance(values, (str, bytes, bytearray, dict, set, frozenset)):
+            return f"want numbers in an order, got {type(values).__name__}"
         if not (isinstance(values, array) and values.typecode == "d"):
+            values = list(values)
+            if bool in set(map(type, values)):
+                return "want numbers, got bool among them"
             values = array("d", values)
         return memoryview(values)
     except Exception as exc:  # noqa: BLE001 - the log call's border: the array is the caller's code

@@ -14,7 +14,12 @@ from typing import NamedTuple
 from allele_mlflow.queue import spool
 from allele_mlflow.queue.locks import try_lock_folder
 from allele_mlflow.queue.stream_reader import Chunk, StreamMark, StreamReader
+from allele_mlflow.queue.uploads import UploadList
 from allele_mlflow.records import Event, Ledger, Reading, RunSpec
+
+#: What stays of a delivered run, beside its damaged files.
+KEPT_FILES = frozenset({spool.RUN_FILE, spool.STATE_FILE, spool.REJECTED_FILE})
+DAMAGED = "damaged"
 
 
 class StreamChunk(NamedTuple):
@@ -35,6 +40,8 @@ class RunReader:
         self.folder = folder
         self.spec = spec
         self.streams: dict[str, StreamReader] = {}
+        #: Artifacts that were read and are not in MLflow.
+        self.uploads = UploadList(folder)
         self._turn = 0
 
     def discover(self) -> None:
@@ -121,6 +128,7 @@ class RunReader:
                 ledger.sampled += stream.totals.sampled
             else:
                 ledger.add(stream.ledger(is_exact=is_exact))
+        ledger.add(self.uploads.ledger())
         return ledger
 
     def pending(self) -> int:
@@ -213,14 +221,17 @@ class RunReader:
         self.close()
         for stream in _stream_names(target):
             for name in self.streams[stream].damaged_files:
-                (target / "damaged").mkdir(mode=0o700, exist_ok=True)
+                (target / DAMAGED).mkdir(mode=0o700, exist_ok=True)
                 with contextlib.suppress(OSError):
                     source = target / spool.STREAMS / stream / name
-                    source.rename(target / "damaged" / f"{stream}-{name}")
-        for name in (spool.ARTIFACTS, spool.STREAMS):  # the streams last: see `bring_back`
-            shutil.rmtree(target / name, ignore_errors=True)
+                    source.rename(target / DAMAGED / f"{stream}-{name}")
         with contextlib.suppress(OSError):
-            (target / spool.PHASES_FILE).unlink()
+            for entry in os.scandir(target):
+                if entry.is_dir() and entry.name not in (DAMAGED, spool.STREAMS):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                elif entry.is_file() and entry.name not in KEPT_FILES:
+                    os.unlink(entry.path)
+        shutil.rmtree(target / spool.STREAMS, ignore_errors=True)  # the last: see `bring_back`
         return True
 
 

@@ -1,5 +1,5 @@
 """
-The spool's folders, small files, quota and file systems.
+The spool's folders, small files and file systems.
 
     <spool>/<scope>/sidecar-<profile>.lock .json .log
     <spool>/<scope>/runs/<run_uid>/run.msgpack state.msgpack rejected.jsonl artifacts/ streams/...
@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -28,15 +27,13 @@ from allele_mlflow.queue import layout
 #: File systems on which a store to a fallocated, mapped page neither fails nor waits for a server.
 MAPPABLE_FILE_SYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "tmpfs", "apfs", "overlay"})
 GITIGNORE = "# the queue of allele-mlflow: nothing here belongs into a repository\n*\n"
-DEFAULT_QUOTA_BYTES = 10_000_000_000
-DEFAULT_QUOTA_FREE_RATIO = 0.2
-#: Free bytes under which nothing new is begun, so that the logger is not what fills the disk.
-LOW_DISK_BYTES = 64 << 20
 
 RUN_FILE = "run.msgpack"
 STATE_FILE = "state.msgpack"
 REJECTED_FILE = "rejected.jsonl"
 PHASES_FILE = "phases.jsonl"
+UPLOADS_FILE = "uploads.jsonl"
+ERRORS_FILE = "errors.jsonl"
 RUNS = "runs"
 DONE = "done"
 ARTIFACTS = "artifacts"
@@ -66,6 +63,24 @@ def scope_name() -> str:
     digest = hashlib.sha256("|".join(identity).encode()).hexdigest()[:12]
     readable = "".join(c if c.isalnum() or c in "-." else "-" for c in host)[:40]
     return f"{readable}-{digest}"
+
+
+@cache
+def user_umask() -> int:
+    """
+    The process's umask, without changing it where the kernel tells.
+    """
+    try:
+        for line in (
+            Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        ):
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    except (OSError, ValueError, IndexError):
+        pass
+    umask = os.umask(0o077)  # another thread may make a file meanwhile: a private one, then
+    os.umask(umask)
+    return umask
 
 
 def open_scope(spool_dir: Path) -> Path:
@@ -169,34 +184,6 @@ def can_map(folder: Path) -> bool:
     Whether segments in this folder may be mapped; elsewhere the same bytes go through `os.pwrite`.
     """
     return file_system_of(folder) in MAPPABLE_FILE_SYSTEMS
-
-
-def quota_bytes(scope: Path, wanted: int) -> int:
-    """
-    The spool's quota: what the user set, else the smaller of 10 GB and 20 % of the free space.
-    """
-    if wanted:
-        return wanted
-    return min(DEFAULT_QUOTA_BYTES, int(shutil.disk_usage(scope).free * DEFAULT_QUOTA_FREE_RATIO))
-
-
-def used_bytes(scope: Path) -> int:
-    """
-    Bytes of all files in the scope's runs.
-    """
-    total = 0
-    folders = [scope / "runs"]
-    while folders:
-        try:
-            with os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(Path(entry.path))
-                    else:
-                        total += entry.stat(follow_symlinks=False).st_size
-        except OSError:
-            continue  # a run that was delivered and removed while we looked
-    return total
 
 
 def allocate(descriptor: int, size_bytes: int) -> None:

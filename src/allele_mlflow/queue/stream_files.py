@@ -26,7 +26,8 @@ from allele_mlflow.queue import layout, spool
 from allele_mlflow.queue.counters import OwnedDescriptor, ReasonCounters
 from allele_mlflow.queue.events import append_event
 from allele_mlflow.queue.locks import process_start_time
-from allele_mlflow.records import Event
+from allele_mlflow.queue.room import Room
+from allele_mlflow.records import Event, RunEnded
 
 #: keys (name -> word), offsets, pack(target, offset, timestamp_ns, step, value, word), target,
 #: segment.
@@ -104,8 +105,7 @@ class StreamFiles:
         "is_mapped",
         "keys",
         "page_file",
-        "quota_bytes",
-        "scope",
+        "room",
         "segment_bytes",
         "segment_ids",
         "stream_id",
@@ -117,13 +117,12 @@ class StreamFiles:
         *,
         counters: ReasonCounters,
         segment_bytes: int,
-        quota_bytes: int,
+        room: Room,
         role: int,
     ) -> None:
         self.stream_id = spool.new_uid()
-        self.scope = run_folder.parent.parent
         self.is_mapped = spool.can_map(run_folder)
-        self.quota_bytes = quota_bytes
+        self.room = room
         self.segment_bytes = segment_bytes
         self.keys: dict[str, int] = {}
         self.segment_ids = {
@@ -166,7 +165,9 @@ class StreamFiles:
         Raises:
             NoRoomError: quota reached, disk full, or the spool is gone.
         """
-        self._check_room()
+        reason = self.room.refusal(self.segment_bytes)
+        if reason is not None:
+            raise NoRoomError(reason)
         index = self.segment_ids[lane]()
         name = layout.segment_name(lane, index)
         path = self.folder / name
@@ -204,24 +205,6 @@ class StreamFiles:
             return False
         return True
 
-    def _check_room(self) -> None:
-        try:
-            file_system = os.statvfs(self.folder)
-        except OSError as exc:
-            raise NoRoomError(_reason_of(exc)) from exc
-        if file_system.f_bavail * file_system.f_frsize < self._low_disk_bytes():
-            raise NoRoomError("dropped.disk_full")
-        if (
-            self.quota_bytes
-            and spool.used_bytes(self.scope) + self.segment_bytes > self.quota_bytes
-        ):
-            raise NoRoomError("dropped.quota")
-
-    def _low_disk_bytes(self) -> int:
-        # on a file system that is small itself, the watermark is small too
-        file_system = os.statvfs(self.folder)
-        return min(spool.LOW_DISK_BYTES, file_system.f_blocks * file_system.f_frsize // 16)
-
     def slots_given(self, lanes: list[Lane]) -> dict[str, int]:
         """
         How many slots (or pages) each lane's segment has given out; takes one more to know, and
@@ -248,6 +231,14 @@ class StreamFiles:
             OSError: the event is not in the log.
         """
         append_event(self.event_log.descriptor, event)
+
+    def note_end(self, end: RunEnded) -> None:
+        """
+        Note the run's end in the stream page too, which has its room on a full disk.
+        """
+        data = layout.encode_farewell(end.timestamp_ns, end.status)
+        with contextlib.suppress(OSError):
+            os.pwrite(self.page_file.descriptor, data, layout.FAREWELL_OFFSET)
 
     def release(self) -> None:
         """

@@ -161,9 +161,17 @@ class StreamReader:
 
     def farewell(self) -> RunEnded | StreamEnded | None:
         """
-        The writer's last word, looked for in the whole event log; None where there is none.
+        The writer's last word, looked for in the whole event log and in the stream page; None where
+        there is none.
         """
-        return find_farewell(self._events.path)
+        found = find_farewell(self._events.path)
+        if found is None:
+            with contextlib.suppress(OSError):
+                page = (self.folder / layout.STREAM_PAGE).read_bytes()
+                noted = layout.decode_farewell(page)
+                if noted is not None:
+                    found = RunEnded(timestamp_ns=noted[0], status=noted[1], slots={})
+        return found
 
     @property
     def has_live_writer(self) -> bool:

@@ -21,12 +21,13 @@ import weakref
 from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
-from typing import Any, SupportsFloat, SupportsIndex
+from typing import Any, NoReturn, SupportsFloat, SupportsIndex
 
 from allele_mlflow.clock import now_monotonic_s, now_ns, process_cpu_s
 from allele_mlflow.errors import ErrorKind, RecordError
 from allele_mlflow.queue import layout, plain
 from allele_mlflow.queue.counters import ReasonCounters
+from allele_mlflow.queue.room import Room
 from allele_mlflow.queue.stream_files import (
     NO_SEGMENT,
     Lane,
@@ -35,7 +36,7 @@ from allele_mlflow.queue.stream_files import (
     WrittenSegment,
     empty_lane,
 )
-from allele_mlflow.records import Event, KeyDefined, RecordRejected
+from allele_mlflow.records import Event, KeyDefined, RecordRejected, RunEnded
 
 #: Text of the rule that a key breaks, or None where it is a good key.
 KeyCheck = Callable[[object], str | None]
@@ -44,6 +45,8 @@ KeyCheck = Callable[[object], str | None]
 ROLL_WAIT_S = 0.05
 #: How often a lane without room looks again.
 RETRY_S = 1.0
+#: What an event is taken to need in the spool.
+EVENT_BYTES = 1024
 #: How often to warn while there is no room.
 WARN_EVERY_S = 60.0
 #: Dead letters kept for each key; the rest are only counted.
@@ -98,13 +101,14 @@ class StreamWriter:
             segment_bytes: Size of a segment: the header page and whole records.
             quota_bytes: Most bytes of the whole spool, 0 for no limit.
             role: Producer, or the sidecar's own sampler.
-            on_mistake: Called with (key, text) at a key's first mistake.
+            on_mistake: Called with (key, text) at a key's first mistake, and when records are
+                dropped.
         """
         self._run_folder = run_folder
         self._check_key = check_key
         self._strict = strict
         self._segment_bytes = segment_bytes
-        self._quota_bytes = quota_bytes
+        self._room = Room(run_folder.parent.parent, quota_bytes) if run_folder is not None else None
         self._role = role
         self._on_mistake = on_mistake
         #: Called at slow points: a new segment, an event.
@@ -242,13 +246,22 @@ class StreamWriter:
             part = data[start : start + layout.SERIES_PAGE_VALUES]
             self._store_page(key, now, step + start, part)
 
-    def phase_edge(self, name: str, step: SupportsIndex | None, begun: int | None = None) -> int:
+    def __deepcopy__(self, memo: object) -> StreamWriter:
+        return self  # a copy of an object that logs logs into the same stream
+
+    def __copy__(self) -> StreamWriter:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a logger cannot be pickled: hand over log.handle(), and attach() to it")
+
+    def phase_edge(self, name: str, step: int | None, begun: int | None = None) -> int:
         """
         Log that a phase begins, or with the number that its begin gave, that it ends.
 
         Args:
             name: Of the phase.
-            step: As for `metric`, or None.
+            step: A plain 64-bit integer, or None.
             begun: What this method gave at the begin; None for a begin.
         Returns:
             The phase's number, 0 where the begin could not be kept (its end is then left out too).
@@ -267,15 +280,17 @@ class StreamWriter:
         keys, offsets, pack, target, _ = self._lane
         word = keys.get(key)
         # As in metrics: the one store that can fail is the one past the end, which takes no slot.
-        if word is not None and pack is _pack_mapped and (step is None or _fits(step)):
+        present = layout.NO_STEP if step is None else step
+        if word is not None and pack is _pack_mapped:
             word += (instance << 32) + kind - layout.KIND_METRIC
-            present = layout.NO_STEP if step is None else step
             try:
                 pack(target, next(offsets), now_ns(), present, process_cpu_s(), word)
                 return instance
             except struct.error:
                 pass
-        return instance if self._store_edge(kind, name, step, instance) else 0
+        if self._store(key, kind, instance, now_ns(), present, process_cpu_s()):
+            return instance
+        return 0
 
     def event(self, event: Event, *, counts: bool = True) -> bool:
         """
@@ -286,18 +301,45 @@ class StreamWriter:
             counts: Whether it is a record of the user's, to be counted where it cannot be kept.
         """
         stream = self._ready_stream()
-        if stream is not None:
+        reason: str | None = None
+        if stream is None:
+            reason = self._no_room_reason
+        elif counts:
+            reason = stream.room.refusal(EVENT_BYTES)
+        if stream is not None and reason is None:
             try:
                 stream.append(event)
             except OSError:
-                self._no_room_reason = "dropped.disk_full"
+                reason = "dropped.disk_full"
             else:
                 if self.on_slow is not None:
                     self.on_slow()
                 return True
-        if counts:
-            self.counters.count(self._no_room_reason)
+        if counts and reason is not None:
+            self.drop(reason)
         return False
+
+    def room_refusal(self, size_bytes: int) -> str | None:
+        """
+        Why the spool has no room for so many bytes, as `drop` wants it; None where it has.
+        """
+        return self._room.refusal(size_bytes) if self._room is not None else "dropped.no_spool"
+
+    def drop(self, reason: str, number: int = 1) -> None:
+        """
+        Count records that cannot be kept, and warn of it once a minute.
+        """
+        self.counters.count(reason, number)
+        now_s = now_monotonic_s()
+        if self._on_mistake is None or now_s < self._warn_at_s:
+            return
+        self._warn_at_s = now_s + WARN_EVERY_S
+        name = reason.partition(".")[2]
+        if name == "closed":
+            text = "logged after the run was closed: dropped, and counted"
+        else:
+            text = f"no room in the spool ({name}): records are dropped, and counted"
+        self._on_mistake(f"{name} at {now_s:.0f} s", text)
 
     def reject(self, reason: str, call: str, key: object, value: object, wanted: str) -> None:
         """
@@ -309,7 +351,8 @@ class StreamWriter:
         shown_key, shown_value = plain.shown(key), plain.shown(value)
         self.counters.count(f"rejected.{reason}")
         seen = self._dead_letters.get(shown_key, 0)
-        if seen < DEAD_LETTERS_PER_KEY and self._dead_letter_ids() < DEAD_LETTERS:
+        is_kept = seen < DEAD_LETTERS_PER_KEY and self._dead_letter_ids() < DEAD_LETTERS
+        if is_kept:
             self._dead_letters[shown_key] = seen + 1
             letter = RecordRejected(
                 timestamp_ns=now_ns(),
@@ -324,8 +367,8 @@ class StreamWriter:
         if self._strict:
             kind = _ERROR_KINDS.get(reason, ErrorKind.REFUSED)
             raise RecordError(message, kind=kind, call=call, key=shown_key, value=shown_value)
-        if not seen and self._on_mistake is not None:
-            self._on_mistake(shown_key, message)
+        if is_kept and not seen and self._on_mistake is not None:
+            self._on_mistake(shown_key, f"not logged: {message}")
 
     def close(self, end: Callable[[dict[str, int]], Event] | None = None) -> bool:
         """
@@ -348,8 +391,11 @@ class StreamWriter:
         slots = stream.slots_given(lanes)
         is_written = True
         if end is not None:
+            last = end(slots)
+            if isinstance(last, RunEnded):
+                stream.note_end(last)
             try:
-                stream.append(end(slots))
+                stream.append(last)
             except OSError:
                 is_written = False
         stream.release()
@@ -390,23 +436,25 @@ class StreamWriter:
         if type(number) is not float:
             self.reject("bad_value", "metric", key, value, str(number))
             return
-        if step is None:
-            plain_step: int | str = self._next_step(key) if type(key) is str else 0
-        else:
-            plain_step = plain.step(step)
+        if type(key) is not str or key not in lane[0]:
+            problem = self._check_key(key)
+            if problem is not None:
+                self.reject("bad_key", "metric", key, value, problem)
+                return
+        plain_step = self._next_step(key) if step is None else plain.step(step)
         if isinstance(plain_step, str):
             self.reject("bad_step", "metric", key, step, plain_step)
             return
         self._store(key, layout.KIND_METRIC, 0, timestamp_ns, plain_step, number)
 
     def _store(
-        self, key: Any, kind: int, instance: int, timestamp_ns: int, step: int, value: float
+        self, key: str, kind: int, instance: int, timestamp_ns: int, step: int, value: float
     ) -> bool:
         extra = layout.pack_word(kind, 0, instance) - layout.KIND_METRIC
         for _ in range(STORE_TRIES):
             lane = self._lane
             keys, offsets, pack, target, _ = lane
-            word = keys.get(key) if type(key) is str else None
+            word = keys.get(key)
             if word is None:
                 if not self._intern(key, lane):
                     return False
@@ -423,22 +471,14 @@ class StreamWriter:
                 break
             else:
                 return True
-        self.counters.count(self._no_room_reason)
+        self.drop(self._no_room_reason)
         return False
 
-    def _store_edge(self, kind: int, name: str, step: SupportsIndex | None, instance: int) -> bool:
-        plain_step = layout.NO_STEP if step is None else plain.step(step)
-        if isinstance(plain_step, str):
-            self.reject("bad_step", "phase", name, step, plain_step)
-            plain_step = layout.NO_STEP
-        key = PHASE_PREFIX + name
-        return self._store(key, kind, instance, now_ns(), plain_step, process_cpu_s())
-
-    def _store_page(self, key: Any, timestamp_ns: int, step: int, part: memoryview) -> bool:
+    def _store_page(self, key: str, timestamp_ns: int, step: int, part: memoryview) -> bool:
         for _ in range(STORE_TRIES):
             lane = self._series_lane
             keys, offsets, _, target, segment = lane
-            word = keys.get(key) if type(key) is str else None
+            word = keys.get(key)
             if word is None:
                 if segment is NO_SEGMENT:
                     if not self._make_room(layout.SERIES_LANE, lane):
@@ -459,7 +499,7 @@ class StreamWriter:
                 self._no_room_reason = "dropped.disk_full"
                 break
             return True
-        self.counters.count(self._no_room_reason, len(part))
+        self.drop(self._no_room_reason, len(part))
         return False
 
     def _void(self, lane: Lane, offset: int) -> None:
@@ -474,21 +514,16 @@ class StreamWriter:
             following = self._auto_steps.setdefault(key, count().__next__)
         return following()
 
-    def _intern(self, key: Any, lane: Lane, readings: int = 1) -> bool:
+    def _intern(self, key: str, lane: Lane, readings: int = 1) -> bool:
         """
-        Give a key its id in the lane's stream; False (and counted) where it cannot be.
+        Give a checked key its id in the lane's stream; False (and counted) where it cannot be.
         """
-        is_phase = type(key) is str and key.startswith(PHASE_PREFIX)
-        name = key[len(PHASE_PREFIX) :] if is_phase else key
-        problem = None if is_phase else self._check_key(name)
-        if problem is not None:
-            self.reject("bad_key", "metric", key, "", problem)
-            return False
+        name = key.removeprefix(PHASE_PREFIX)
         stream = lane[4].stream
         if stream is None:
             if self._make_room(layout.METRIC_LANE, lane):
                 return True
-            self.counters.count(self._no_room_reason, readings)
+            self.drop(self._no_room_reason, readings)
             return False
         key_id = self._key_ids()
         try:
@@ -496,7 +531,7 @@ class StreamWriter:
                 raise OverflowError("too many keys")
             stream.append(KeyDefined(timestamp_ns=now_ns(), key_id=key_id, name=name))
         except (OSError, OverflowError):
-            self.counters.count("dropped.key_unwritten", readings)
+            self.drop("dropped.key_unwritten", readings)
             return False
         stream.keys.setdefault(key, layout.pack_word(layout.KIND_METRIC, key_id))
         return True
@@ -527,7 +562,7 @@ class StreamWriter:
                 self._roll_lock.release()
 
     def _roll(self, name: str) -> bool:
-        if self._is_closed or self._run_folder is None:
+        if self._is_closed or self._run_folder is None or self._room is None:
             return False
         now_s = now_monotonic_s()
         if now_s < self._retry_at_s:
@@ -538,14 +573,13 @@ class StreamWriter:
                     self._run_folder,
                     counters=self.counters,
                     segment_bytes=self._segment_bytes,
-                    quota_bytes=self._quota_bytes,
+                    room=self._room,
                     role=self._role,
                 )
             lane = self._stream.new_lane(name)
         except (NoRoomError, OSError) as exc:
             self._no_room_reason = getattr(exc, "reason", "dropped.no_spool")
             self._retry_at_s = now_s + RETRY_S
-            self._warn_of_drops(now_s)
             return False
         if name == layout.METRIC_LANE:
             size_bytes = self._lane[4].size_bytes
@@ -556,13 +590,6 @@ class StreamWriter:
         if self.on_slow is not None:
             self.on_slow()
         return True
-
-    def _warn_of_drops(self, now_s: float) -> None:
-        if self._on_mistake is not None and now_s >= self._warn_at_s:
-            self._warn_at_s = now_s + WARN_EVERY_S
-            reason = self._no_room_reason.partition(".")[2]
-            text = f"no room in the spool ({reason}): records are dropped, and counted"
-            self._on_mistake(f"{reason} at {now_s:.0f} s", text)
 
     def _after_fork_in_child(self) -> None:
         stream = self._stream

@@ -25,6 +25,7 @@ from allele_mlflow.errors import (
 )
 from allele_mlflow.queue import spool
 from allele_mlflow.queue.locks import HeldLock
+from allele_mlflow.queue.room import Room
 from allele_mlflow.queue.run_reader import RunReader, StreamChunk
 from allele_mlflow.queue.stream_reader import StreamMark
 from allele_mlflow.records import (
@@ -40,12 +41,13 @@ from allele_mlflow.records import (
     TagSet,
 )
 from allele_mlflow.sidecar.listener import Listener
-from allele_mlflow.sidecar.pacing import CpuBudget
+from allele_mlflow.sidecar.pacing import CpuLimit
 from allele_mlflow.sidecar.plan import Commit, Item, Read, RunPlan, Send, SetAside, Wait
 from allele_mlflow.sidecar.run_files import RunFiles
 from allele_mlflow.sidecar.run_sampler import RunSampler
 from allele_mlflow.sidecar.run_store import RunStore
 from allele_mlflow.sidecar.summary_writer import SummaryWriter
+from allele_mlflow.sidecar.uploader import Uploader
 from allele_mlflow.tracking.protocol import Tracking
 
 _logger = logging.getLogger(__name__)
@@ -114,16 +116,29 @@ class RunDelivery:
             find=find_store,
             on_news=lambda: self._publish(if_older_s=PUBLISH_EVERY_S),
         )
-        self._summaries = SummaryWriter(folder, spec, self.files, self.store)
+        self._uploader = Uploader(
+            folder,
+            self.reader.uploads,
+            store=self.store,
+            files=self.files,
+            state=self.state,
+            is_due=self._is_upload_due,
+            pause=self._pause_for,
+        )
+        self._summaries = SummaryWriter(folder, spec, self.files, self.store, self._uploader)
+        #: Flushes whose records are delivered: their ids, and the last artifact before each.
+        self._flushed: list[tuple[int, int]] = []
         self._share = share
-        self._budget = CpuBudget(spec.sidecar_cpu_percent, now_monotonic_s())
+        self._limit = CpuLimit(
+            spec.sidecar_cpu_percent,
+            max_lag_s=spec.max_lag_s,
+            is_half_full=Room(folder.parent.parent, spec.spool_quota_bytes).is_half_full,
+            now_s=now_monotonic_s(),
+        )
         self._sampler = RunSampler(folder, spec, self.reader, self.files)
         self._is_drain = is_drain
-        #: Records dealt with since this delivery began.
-        self.records_settled = 0
+        self._settled_count = 0
         self._cpu_at_start_s = process_cpu_s()
-        self._is_cap_lifted = False
-        self._delivered_files: list[Path] = []
         self._published_s = -1e9
         self._spare_s = -1e9
         self._live_view_s = now_monotonic_s()
@@ -146,6 +161,14 @@ class RunDelivery:
         """
         return self.folder.exists() and not (self._is_offline and self.state.end is not None)
 
+    @property
+    def records_settled(self) -> int:
+        """
+        Records dealt with since this delivery began, and artifacts of before.
+        """
+        uploads = self.reader.uploads.ledger()
+        return self._settled_count + uploads.accepted - uploads.pending
+
     async def run(self) -> bool:
         """
         Deliver until every producer is gone and all is in MLflow, then archive the run's folder.
@@ -158,19 +181,19 @@ class RunDelivery:
         async with anyio.create_task_group() as group:
             if not self._is_drain and self.state.end is None:
                 group.start_soon(self._sample)
+            group.start_soon(self._uploader.run)
             await self._deliver_until(self._is_first_part_over)
-            if self.state.end is None or self._is_offline:
-                self._stop_sampling.set()
-                self.close()
-                return False
-            if not self.state.done:
+            is_over = self.state.end is None or self._is_offline
+            is_left = is_over
+            if not is_over and not self.state.done:
                 await self._end_run()
             self._stop_sampling.set()
-            is_over = False
             while not is_over:
-                await self._deliver_until(lambda: self.reader.is_finished and self.plan.is_settled)
+                await self._deliver_until(self._is_all_over)
                 is_over = await self._finish()
-        return True
+            self._uploader.is_stopping = True
+        self.close()
+        return not is_left
 
     def _is_first_part_over(self) -> bool:
         if self._is_offline:
@@ -179,7 +202,17 @@ class RunDelivery:
             return False
         if self._end_marks is None:
             self._end_marks = self.reader.marks()
-        return self.plan.is_settled and self.reader.has_passed(self._end_marks)
+        if not self.plan.is_settled or not self.reader.has_passed(self._end_marks):
+            return False
+        return self.state.end is not None or not self.reader.uploads.has_waiting()
+
+    def _is_all_over(self) -> bool:
+        waits = self.reader.uploads.has_waiting() or self._uploader.has_own
+        return self.reader.is_finished and self.plan.is_settled and not waits
+
+    def _is_upload_due(self) -> bool:
+        is_holding = self.plan.is_quiet and not self.plan.is_urgent
+        return self.state.run_id is not None and not is_holding
 
     def close(self) -> None:
         """
@@ -218,7 +251,9 @@ class RunDelivery:
         if not chunks:
             self._caught_up_s = now_s
             await self._create_early(now_s)
-        self._relax_limits(now_s)
+        reason = None if self.plan.is_quiet else self._limit.relax(now_s - self._caught_up_s)
+        if reason is not None:
+            _logger.warning("run %s: CPU limit lifted: %s", self.spec.run_uid, reason)
         await self._pause_for(thread_cpu_s() - before_s)
         self._idle_reads = 0 if chunks else self._idle_reads + 1
         if not chunks:
@@ -234,8 +269,7 @@ class RunDelivery:
         if now_s - self._listened_s >= LISTEN_EVERY_S:
             self._listened_s = now_s
             self._listen(now_s)
-        if self._listener.flushes and self.plan.is_settled:
-            self._settle_flushes()
+        self._settle_flushes()
         if now_s - self._spare_s >= SPARE_EVERY_S:
             self._spare_s = now_s
             for stream in self.reader.streams.values():
@@ -283,7 +317,7 @@ class RunDelivery:
             case TagSet(key=key, value=value):
                 self.plan.offer([Item(stream_id, "tag", (key, value))], now_s)
             case ArtifactAdded():
-                self.plan.offer([Item(stream_id, "artifact", event)], now_s)
+                self.reader.uploads.add(event)
             case ErrorLogged():
                 self.files.note_error(event)
                 self.plan.settle(stream_id, Ledger(delivered={"error": 1}))
@@ -293,7 +327,7 @@ class RunDelivery:
     def _listen(self, now_s: float) -> None:
         if self._listener.listen() and not self._is_offline:
             self.plan.is_urgent = True
-            self.plan.hurry(now_s)
+            self._hurry(now_s)
         end = self._listener.find_end() if self.state.end is None else None
         if end is not None:
             self._end_with(end, now_s)
@@ -301,7 +335,7 @@ class RunDelivery:
     def _end_with(self, end: RunEnded, now_s: float) -> None:
         self.state.end = end
         self._end_marks = None if self._is_offline else self.reader.marks()
-        self.plan.hurry(now_s)
+        self._hurry(now_s)
         # how fast it goes now, without limits and competitors, is what `close` wants to know
         self._rates.clear()
         self.state.delivered_per_s = None
@@ -310,7 +344,7 @@ class RunDelivery:
 
     def _apply_end(self) -> None:
         if self.state.end is not None:
-            self._is_cap_lifted = True
+            self._limit.is_lifted = True
         self.plan.is_quiet = self.spec.delivery == "quiet"
         self.plan.is_urgent = self.state.end is not None or self._is_drain
         if self._is_offline:
@@ -327,66 +361,43 @@ class RunDelivery:
             return
         self.plan.acknowledged()
         self.state.last_error = None
-        if send.kind == "artifact":
-            self._delivered_files.extend(
-                self.folder / spool.ARTIFACTS / item.value.source
-                for item in send.items
-                if isinstance(item.value, ArtifactAdded) and item.value.copied
-            )
         if send.kind == "metric":
             self._rates.append((len(send.items), cost.seconds))
         await self._pause_for(cost.cpu_s)
         await self._show_newest()
 
     def _commit(self, outcomes: Mapping[str, Ledger]) -> None:
-        are_stored = True
         for stream_id, outcome in outcomes.items():
-            self.records_settled += outcome.accepted
+            self._settled_count += outcome.accepted
             stream = self.reader.streams[stream_id]
             if stream.is_sampler:
                 outcome = Ledger(sampled=sum(outcome.delivered.values()))
             try:
                 stream.commit(outcome)
             except OSError as exc:  # a full disk: the same records will be sent once more
-                are_stored = False
                 _logger.warning("run %s: cursor not written: %s", self.spec.run_uid, exc)
-        if are_stored:  # else whoever sends again needs them again
-            for file in self._delivered_files:
-                with contextlib.suppress(OSError):
-                    file.unlink()
-            self._delivered_files.clear()
+
+    def _hurry(self, now_s: float) -> None:
+        self.plan.hurry(now_s)
+        self._uploader.hurry()
 
     def _settle_flushes(self) -> None:
-        flushed_id = self._listener.settle_flushes()
-        if not flushed_id or self._is_offline:
+        uploads = self.reader.uploads
+        if self._listener.flushes and self.plan.is_settled:
+            passed = self._listener.settle_flushes()
+            self._flushed += [(flush_id, uploads.last_number) for flush_id in passed]
+        before = self.state.flushed_id
+        while self._flushed and not uploads.has_waiting(up_to=self._flushed[0][1]):
+            self.state.flushed_id = max(self.state.flushed_id, self._flushed.pop(0)[0])
+        if self.state.flushed_id == before:
             return
-        self.state.flushed_id = max(self.state.flushed_id, flushed_id)
-        if not self._listener.flushes:
+        if not self._listener.flushes and not self._flushed:
             self._apply_end()
         self._publish()
 
-    def _relax_limits(self, now_s: float) -> None:
-        lag_s = now_s - self._caught_up_s
-        if self._is_cap_lifted or lag_s < 1.0:
-            return
-        if lag_s > self.spec.max_lag_s and not self.plan.is_quiet:
-            reason = f"delivery is {lag_s:.0f} s behind (MAX_LAG_S={self.spec.max_lag_s:g})"
-        elif self._is_half_full():
-            reason = "half of the spool's quota is used"
-        else:
-            return
-        self._is_cap_lifted = True
-        _logger.warning("run %s: CPU limit lifted: %s", self.spec.run_uid, reason)
-
-    def _is_half_full(self) -> bool:
-        quota = self.spec.spool_quota_bytes
-        if not quota or now_monotonic_s() - self._published_s < PUBLISH_EVERY_S:
-            return False
-        return spool.used_bytes(self.folder.parent.parent) * 2 > quota
-
     @property
     def _is_unlimited(self) -> bool:
-        return self._is_cap_lifted or self.plan.is_urgent or self._is_drain
+        return self._limit.is_lifted or self.plan.is_urgent or self._is_drain
 
     async def _pause_for(self, cpu_s: float) -> None:
         """
@@ -394,8 +405,7 @@ class RunDelivery:
         """
         if self._is_unlimited:
             return
-        self._budget.percent = self.spec.sidecar_cpu_percent / max(1, self._share())
-        wait_s = self._budget.spend(cpu_s, now_monotonic_s())
+        wait_s = self._limit.spend(cpu_s, now_monotonic_s(), runs=self._share())
         while wait_s > 0 and not self._is_unlimited:
             await anyio.sleep(min(wait_s, POLL_S))
             wait_s -= POLL_S
@@ -431,6 +441,8 @@ class RunDelivery:
         await self._write_summaries()
         await self.store.insist(partial(self.store.end_run, end))
         self.state.status = end.status
+        self._publish()
+        await self._deliver_until(lambda: not self.reader.uploads.has_waiting())
         self.state.done = True
         self._publish(is_exact=True)
 
@@ -445,13 +457,13 @@ class RunDelivery:
     async def _finish(self) -> bool:
         """
         Write what has come since the end, publish the last ledger and archive the run; False where
-        somebody has joined it meanwhile.
+        that brought files to upload, or somebody has joined it meanwhile.
         """
         self.reader.clear_up()
         if self.state.run_id is not None:
             await self._write_summaries()
         self._publish(is_exact=True)
-        return self.reader.archive()
+        return not self._uploader.has_own and self.reader.archive()
 
     # --- what the others see --------------------------------------------------------------------
 

@@ -61,7 +61,8 @@ class Listener:
             return self._end
         owner = self._reader.streams.get(self._spec.owner_stream)
         if owner is None and not self._spec.owner_stream:  # it found no room for a stream
-            is_alive = process_start_time(self._spec.owner_pid) != 0
+            start = process_start_time(self._spec.owner_pid)
+            is_alive = start is None or (start != 0 and start == (self._spec.owner_start or start))
         else:
             is_alive = owner is not None and not owner.has_heard_last_event
         if is_alive:
@@ -74,11 +75,11 @@ class Listener:
         ended_ns = max(self._last_sign_ns, self._reader.newest_ns())
         return RunEnded(timestamp_ns=ended_ns, status="KILLED", slots={}, ended_by="unknown")
 
-    def settle_flushes(self) -> int:
+    def settle_flushes(self) -> list[int]:
         """
-        Forget the flushes whose records are read; the newest id among them, 0 where there is none.
+        Forget the flushes whose records are read; their ids, oldest first.
         """
-        newest = 0
+        passed = []
         while self.flushes and self._reader.has_passed(self.flushes[0].marks):
-            newest = max(newest, self.flushes.pop(0).flush_id)
-        return newest
+            passed.append(self.flushes.pop(0).flush_id)
+        return passed

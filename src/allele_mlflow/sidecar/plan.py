@@ -2,7 +2,8 @@
 What to do next for one run: events in, instructions out, no clock, no file, no network.
 
 `RunPlan` is told what was read and how each call ended; it answers with the next instruction. The
-performer (`delivery`) has no policy. The same states serve metrics, params, tags and artifacts:
+performer (`delivery`) has no policy. The same states serve metrics, params and tags; artifacts
+have a way of their own (`uploader`):
 
     read -> hold until a batch is full or old enough -> send -> commit what was read -> read
 
@@ -25,13 +26,13 @@ from allele_mlflow.errors import (
     TrackingError,
     TransientTrackingError,
 )
-from allele_mlflow.records import ArtifactAdded, Ledger, Reading
+from allele_mlflow.records import Ledger, Reading
 from allele_mlflow.sidecar import retry
 from allele_mlflow.tracking import limits
 
-ItemKind = Literal["metric", "param", "tag", "artifact"]
-#: Order of sending: what describes a run before its numbers, its files last.
-SEND_ORDER: tuple[ItemKind, ...] = ("param", "tag", "metric", "artifact")
+ItemKind = Literal["metric", "param", "tag"]
+#: Order of sending: what describes a run before its numbers.
+SEND_ORDER: tuple[ItemKind, ...] = ("param", "tag", "metric")
 
 
 #: How long a plan that only holds rests at a time.
@@ -45,7 +46,7 @@ class Item(NamedTuple):
 
     stream_id: str
     kind: ItemKind
-    value: Reading | tuple[str, str] | ArtifactAdded
+    value: Reading | tuple[str, str]
 
 
 def is_pair(value: object) -> TypeGuard[tuple[str, str]]:
@@ -261,19 +262,14 @@ class RunPlan:
         return now_s - self._oldest_s >= self.flush_interval_s
 
     def _fill_queue(self) -> None:
-        sizes = {
-            "param": limits.PARAMS_PER_CALL,
-            "tag": limits.TAGS_PER_CALL,
-            "metric": self.batch_size,
-            "artifact": 1,
-        }
         for kind in SEND_ORDER:
-            for items in _without_repeats(kind, self._held[kind]):
-                self._queue.extend(
-                    Send(kind, tuple(items[start : start + sizes[kind]]))
-                    for start in range(0, len(items), sizes[kind])
-                )
-            self._held[kind] = []
+            held, self._held[kind] = self._held[kind], []
+            if kind == "metric":
+                size = self.batch_size
+                parts = [held[start : start + size] for start in range(0, len(held), size)]
+            else:
+                parts = _by_key(kind, held)
+            self._queue.extend(Send(kind, tuple(part)) for part in parts)
         self._oldest_s = None
 
     def _isolate(self, words: str, reason: str, *, is_whole: bool) -> None:
@@ -296,21 +292,27 @@ class RunPlan:
             ledger.rejected[rejected] = ledger.rejected.get(rejected, 0) + 1
 
 
-def _without_repeats(kind: ItemKind, items: Sequence[Item]) -> list[list[Item]]:
+def _by_key(kind: ItemKind, items: Sequence[Item]) -> list[list[Item]]:
     """
-    Params and tags in groups in which no key stands twice, for MLflow refuses a call that repeats
-    one.
+    Params or tags in the calls that they go in: each a mapping, which MLflow takes whole.
+
+    Of a tag the last value in a call is the one that stands, and equal params are one; a param that
+    changed comes in the next call, to be refused there alone.
     """
-    if kind not in ("param", "tag"):
-        return [list(items)] if items else []
-    groups: list[list[Item]] = []
-    seen: set[str] = set()
+    size = limits.PARAMS_PER_CALL if kind == "param" else limits.TAGS_PER_CALL
+    calls: list[list[Item]] = []
+    values: dict[str, str] = {}
     for item in items:
         assert is_pair(item.value)
-        key = str(item.value[0])
-        if not groups or key in seen:
-            groups.append([])
-            seen = set()
-        groups[-1].append(item)
-        seen.add(key)
-    return groups
+        key, value = item.value
+        is_new = key not in values
+        if (
+            not calls
+            or (is_new and len(values) == size)
+            or not (is_new or kind == "tag" or values[key] == value)
+        ):
+            calls.append([])
+            values = {}
+        calls[-1].append(item)
+        values[key] = value
+    return calls

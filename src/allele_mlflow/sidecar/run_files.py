@@ -3,30 +3,35 @@ The files that the sidecar keeps beside a run's streams: phases, errors and dead
 each.
 
 A line is appended before the cursor says that its record is dealt with, so a killed sidecar repeats
-lines and loses none; whoever reads them counts each phase and error once. A line that was cut short
-(a kill, a full disk) is closed off before the next one, and passed over by who reads.
+lines and loses none; whoever reads them counts each phase and error once.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from allele_mlflow.clock import now_ns, utc_iso
 from allele_mlflow.queue import spool
+from allele_mlflow.queue.lines import LineFile
 from allele_mlflow.queue.stream_reader import PhaseEdge
 from allele_mlflow.records import ErrorLogged, RecordRejected
 from allele_mlflow.sampling.phases import OpenPhase, PhaseRow, PhaseTracker
 
-T = TypeVar("T")
-
-ERRORS_FILE = "errors.jsonl"
 MAX_DEAD_LETTERS = 100_000
+
+
+class _PhaseLine(msgspec.Struct, frozen=True, omit_defaults=True):
+    """
+    A phase began, or it is over.
+    """
+
+    begin: OpenPhase | None = None
+    row: PhaseRow | None = None
 
 
 class RunFiles:
@@ -35,13 +40,27 @@ class RunFiles:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
         self.phases = PhaseTracker()
-        #: Lines appended so far.
-        self.line_count = 0
+        self._phase_lines = LineFile(folder / spool.PHASES_FILE)
+        self._error_lines = LineFile(folder / spool.ERRORS_FILE)
+        self._letter_lines = LineFile(folder / spool.REJECTED_FILE)
         self._letters = 0
-        self._is_closed_off: set[str] = set()
         self._restore_open_phases()
+
+    @property
+    def line_count(self) -> int:
+        """
+        Lines appended so far, to see whether there is anything new.
+        """
+        files = (self._phase_lines, self._error_lines, self._letter_lines)
+        return sum(file.appended_count for file in files)
+
+    @property
+    def rejected_path(self) -> Path:
+        """
+        The dead letters; may not exist.
+        """
+        return self._letter_lines.path
 
     def note_edge(self, edge: PhaseEdge) -> None:
         """
@@ -57,47 +76,45 @@ class RunFiles:
                 cpu_s=edge.cpu_s,
             )
             self._begin(phase)
-            self._append(spool.PHASES_FILE, {"begin": msgspec.to_builtins(phase)})
+            self._phase_lines.append(_PhaseLine(begin=phase))
             return
         row = self.phases.end(
             edge.stream_id, edge.instance, timestamp_ns=edge.timestamp_ns, cpu_s=edge.cpu_s
         )
         if row is not None:
-            self._append(spool.PHASES_FILE, {"row": msgspec.to_builtins(row)})
+            self._phase_lines.append(_PhaseLine(row=row))
 
     def close_phases(self, end_ns: int) -> None:
         """
         The run is over: phases that are still open end here, as incomplete.
         """
         for row in self.phases.close_open(end_ns):
-            self._append(spool.PHASES_FILE, {"row": msgspec.to_builtins(row)})
+            self._phase_lines.append(_PhaseLine(row=row))
 
     def phase_rows(self) -> Iterator[PhaseRow]:
         """
         Every closed phase, perhaps some twice.
         """
-        for line in self._lines(spool.PHASES_FILE):
-            row = _converted(line.get("row"), PhaseRow)
-            if row is not None:
-                yield row
+        for line in self._phase_lines.read(_PhaseLine):
+            if line.row is not None:
+                yield line.row
 
     def note_error(self, error: ErrorLogged) -> None:
         """
         Keep an error.
         """
-        self._append(ERRORS_FILE, msgspec.to_builtins(error))
+        self._error_lines.append(error)
 
     def errors(self) -> list[dict[str, Any]]:
         """
         The errors in order, each once.
         """
         found: dict[str, dict[str, Any]] = {}
-        for line in self._lines(ERRORS_FILE):
-            error = _converted(line, ErrorLogged)
-            if error is not None:
-                line.pop("type", None)
-                line["time"] = utc_iso(error.timestamp_ns)
-                found.setdefault(json.dumps(line, sort_keys=True), line)
+        for error in self._error_lines.read(ErrorLogged):
+            line = msgspec.to_builtins(error)
+            line.pop("type", None)
+            line["time"] = utc_iso(error.timestamp_ns)
+            found.setdefault(json.dumps(line, sort_keys=True), line)
         return list(found.values())
 
     def note_rejected(self, letter: RecordRejected) -> None:
@@ -120,17 +137,10 @@ class RunFiles:
             }
         )
 
-    @property
-    def rejected_path(self) -> Path:
-        """
-        The dead letters; may not exist.
-        """
-        return self.folder / spool.REJECTED_FILE
-
     def _reject(self, line: dict[str, Any]) -> None:
         self._letters += 1
         if self._letters <= MAX_DEAD_LETTERS:
-            self._append(spool.REJECTED_FILE, line)
+            self._letter_lines.append(line)
 
     def _begin(self, phase: OpenPhase) -> None:
         self.phases.begin(
@@ -144,56 +154,10 @@ class RunFiles:
 
     def _restore_open_phases(self) -> None:
         begun: dict[tuple[str, int], OpenPhase] = {}
-        for line in self._lines(spool.PHASES_FILE):
-            phase = _converted(line.get("begin"), OpenPhase)
-            row = _converted(line.get("row"), PhaseRow)
-            if phase is not None:
-                begun[phase.stream_id, phase.instance] = phase
-            if row is not None:
-                begun.pop((row.span.stream_id, row.span.instance), None)
+        for line in self._phase_lines.read(_PhaseLine):
+            if line.begin is not None:
+                begun[line.begin.stream_id, line.begin.instance] = line.begin
+            if line.row is not None:
+                begun.pop((line.row.span.stream_id, line.row.span.instance), None)
         for phase in begun.values():
             self._begin(phase)
-
-    def _append(self, name: str, line: dict[str, Any]) -> None:
-        data = msgspec.json.encode(line) + b"\n"
-        if name not in self._is_closed_off and not self._ends_in_a_line(name):
-            data = b"\n" + data
-        self._is_closed_off.discard(name)  # as long as it is not whole
-        with open(self.folder / name, "ab", buffering=0, opener=_private) as file:
-            spool.write_all(file.fileno(), data)
-        self._is_closed_off.add(name)
-        self.line_count += 1
-
-    def _ends_in_a_line(self, name: str) -> bool:
-        try:
-            with (self.folder / name).open("rb") as file:
-                return file.seek(0, os.SEEK_END) == 0 or (
-                    file.seek(-1, os.SEEK_END) >= 0 and file.read(1) == b"\n"
-                )
-        except FileNotFoundError:
-            return True
-
-    def _lines(self, name: str) -> Iterator[dict[str, Any]]:
-        try:
-            file = (self.folder / name).open("rb")
-        except OSError:
-            return
-        with file:
-            for data in file:
-                try:
-                    line = msgspec.json.decode(data)
-                except msgspec.DecodeError:
-                    continue  # a line that was cut short
-                if isinstance(line, dict):
-                    yield line
-
-
-def _converted(value: object, struct: type[T]) -> T | None:
-    try:
-        return msgspec.convert(value, struct)
-    except msgspec.ValidationError:
-        return None
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

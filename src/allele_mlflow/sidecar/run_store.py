@@ -155,7 +155,7 @@ class RunStore:
 
     def perform(self, send: Send) -> None:
         """
-        Make the one call (or the uploads) that the plan wants.
+        Make the one call that the plan wants.
 
         Raises:
             TrackingError: the store did not take it.
@@ -164,12 +164,8 @@ class RunStore:
             self.log_batch(readings=[i.value for i in send.items if isinstance(i.value, Reading)])
         elif send.kind == "param":
             self.log_batch(params=dict(i.value for i in send.items if is_pair(i.value)))
-        elif send.kind == "tag":
-            self.log_batch(tags=dict(i.value for i in send.items if is_pair(i.value)))
         else:
-            for item in send.items:
-                assert isinstance(item.value, ArtifactAdded)
-                self.log_artifact(self._artifact_file(item.value), item.value.artifact_path)
+            self.log_batch(tags=dict(i.value for i in send.items if is_pair(i.value)))
 
     def log_batch(
         self,
@@ -182,6 +178,15 @@ class RunStore:
         As `Tracking.log_batch`, for this run.
         """
         self._connect().log_batch(self.run_id, readings=readings, params=params, tags=tags)
+
+    def upload(self, artifact: ArtifactAdded) -> None:
+        """
+        Upload one artifact.
+
+        Raises:
+            TrackingError: the store did not take it, or it changed or went away.
+        """
+        self.log_artifact(self._artifact_file(artifact), artifact.artifact_path)
 
     def log_artifact(self, file: Path, artifact_path: str) -> None:
         """

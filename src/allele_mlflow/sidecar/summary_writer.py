@@ -13,20 +13,25 @@ from allele_mlflow.records import Ledger, RunEnded, RunSpec
 from allele_mlflow.sidecar.run_files import RunFiles
 from allele_mlflow.sidecar.run_store import RunStore
 from allele_mlflow.sidecar.run_summary import run_tags, summary_files, summary_readings
+from allele_mlflow.sidecar.uploader import Uploader
 
 
 class SummaryWriter:
     """
     The summaries of one run, and how far they stand in MLflow already.
 
-    For the event loop only; each call waits until the store takes it.
+    For the event loop only; each call waits until the store takes it. Files are left to the
+    uploader, for which nothing waits.
     """
 
-    def __init__(self, folder: Path, spec: RunSpec, files: RunFiles, store: RunStore) -> None:
+    def __init__(
+        self, folder: Path, spec: RunSpec, files: RunFiles, store: RunStore, uploader: Uploader
+    ) -> None:
         self._folder = folder
         self._spec = spec
         self._files = files
         self._store = store
+        self._uploader = uploader
         #: What stands in MLflow; None where that is not known.
         self._line_count: int | None = None
         self._tagged: Ledger | None = None
@@ -43,7 +48,7 @@ class SummaryWriter:
             batch = readings[start : start + self._spec.batch_size]
             await self._store.insist(partial(self._store.log_batch, readings=batch))
         for name, path in summary_files(self._files, self._folder, self._spec):
-            await self._store.insist(partial(self._store.log_artifact, path, name))
+            self._uploader.offer_own(name, path)
         self._line_count = line_count
 
     async def tag(self, end: RunEnded, ledger: Ledger, *, cpu_s: float) -> None:

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote
 
 from allele_mlflow.errors import ErrorKind, PermanentTrackingError
@@ -41,6 +41,16 @@ def check_artifact_path(artifact_path: str) -> None:
     # verify_artifact_path.
     if not is_plain or artifact_path.startswith(("/", "..")) or "\0" in artifact_path:
         raise bad_artifact(artifact_path, "want a relative path with no empty, '.' or '..' part")
+
+
+def find_clash(root: Path, artifact_path: str) -> str | None:
+    """
+    Why a local artifact folder cannot hold a path: what stands in its way there; None if nothing.
+    """
+    for parent in PurePosixPath(artifact_path).parents:
+        if str(parent) != "." and (root / parent).exists() and not (root / parent).is_dir():
+            return f"{str(parent)!r} is a file of this run already"
+    return "it is a folder of this run already" if (root / artifact_path).is_dir() else None
 
 
 def needs_quoting(artifact_path: str) -> bool:

@@ -7,14 +7,16 @@ then: a process of ours applies `prepare_environment` first, through `settings.p
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 import re
+import shlex
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from allele_mlflow.errors import ErrorKind, TransientTrackingError
 from allele_mlflow.records import Reading, RunId, RunStatus
@@ -22,6 +24,7 @@ from allele_mlflow.settings import mask_secrets
 from allele_mlflow.tracking.artifact_names import (
     bad_artifact,
     check_artifact_path,
+    find_clash,
     named,
     needs_quoting,
     quoted_for_url,
@@ -39,6 +42,8 @@ _RUN_NAME_TAG = "mlflow.runName"
 _SEARCH_PAGE_SIZE = 1000
 _EXPERIMENT_ATTEMPTS = 3
 _ALREADY_EXISTS = frozenset({"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"})
+#: What a local artifact folder says of a path that it cannot hold beside what it holds.
+_NAME_ERRORS = frozenset({errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG})
 _UNIQUE_NAME = re.compile(r"unique|duplicate", re.IGNORECASE)
 _IDEMPOTENT_SCHEMES = frozenset({"sqlite", "postgresql", "mysql", "mssql", "http", "https"})
 
@@ -245,8 +250,17 @@ class MlflowTracking:
             ):
                 stored_as = quoted_for_url(artifact_path)
             folder, name = posixpath.split(stored_as)
-            with named(file, name) as local:
-                client.log_artifact(run_id, str(local), folder or None)
+            try:
+                with named(file, name) as local:
+                    client.log_artifact(run_id, str(local), folder or None)
+            except OSError as exc:
+                if exc.errno not in _NAME_ERRORS:
+                    raise
+                root = _local_path(client.get_run(run_id).info.artifact_uri)
+                clash = None if root is None else find_clash(root, stored_as)
+                if clash is None and exc.errno != errno.ENAMETOOLONG:
+                    raise  # it is the store that cannot be used
+                raise bad_artifact(artifact_path, clash or "its name is too long here") from exc
 
     def end_run(self, run_id: RunId, status: RunStatus, end_ms: int) -> None:
         """
@@ -267,7 +281,7 @@ class MlflowTracking:
             return f"{parts.scheme}://{host}{parts.path.rstrip('/')}/{place}"
         if self._uri.startswith("databricks"):
             return f"{place} of {self._masked_uri}"
-        return f"{place} of `mlflow ui --backend-store-uri {self._masked_uri}`"
+        return f"{place} of `mlflow ui --backend-store-uri {shlex.quote(self._masked_uri)}`"
 
     def close(self) -> None:
         """
@@ -299,6 +313,8 @@ class MlflowTracking:
         self._client = None
         self._file = sqlite_path(self._uri)
         if self._file is not None:
+            _stop_retries_on_opening()
+        if self._file is not None:
             if not may_create and not self._file.exists():
                 raise TransientTrackingError(
                     f"{self._file}: the database is gone; want it back, or a run that creates it",
@@ -307,16 +323,21 @@ class MlflowTracking:
                 )
             prepare_schema(self._file)
         from mlflow import MlflowClient
-        from mlflow.store.db import utils as database_utils
 
-        # MLflow would try ten times with doubled waits, minutes in which nobody learns why; we try
-        # again ourselves, and say so.
-        if hasattr(database_utils, "MAX_RETRY_COUNT"):
-            database_utils.MAX_RETRY_COUNT = 0
+        _stop_retries_on_opening()
         client = MlflowClient(tracking_uri=self._uri)
         if self._file is not None:
             self._file_identity = _identity(self._file)
         self._client = client
+
+
+def _stop_retries_on_opening() -> None:
+    # MLflow would try ten times with doubled waits, minutes in which nobody learns why; we try
+    # again ourselves, and say so.
+    from mlflow.store.db import utils as database_utils
+
+    if hasattr(database_utils, "MAX_RETRY_COUNT"):
+        database_utils.MAX_RETRY_COUNT = 0
 
 
 def _send(
@@ -340,6 +361,16 @@ def _send(
             tags=[RunTag(key, value) for key, value in (tags or {}).items()],
             synchronous=True,
         )
+
+
+def _local_path(artifact_uri: str) -> Path | None:
+    """
+    The folder of a local artifact address, None for any other.
+    """
+    parts = urlsplit(artifact_uri)
+    if parts.scheme not in ("", "file"):
+        return None
+    return Path(unquote(parts.path) if parts.scheme else artifact_uri)
 
 
 def _identity(file: Path) -> tuple[int, int] | None:

@@ -85,7 +85,7 @@ def _finished_database(path: Path) -> Iterator[Path]:
     try:
         # The artifact root becomes that of MLflow's "Default" experiment, for good. Left out, it
         # would be ./mlruns of the sidecar, whose working folder is /.
-        store = SqlAlchemyStore(uri, str(path.parent / "mlruns"))
+        store = SqlAlchemyStore(uri, _default_root(path.parent / "mlruns"))
         # SQLite names its journal after the name that it opened: no connection may outlive this
         # name.
         store.engine.dispose()
@@ -94,6 +94,11 @@ def _finished_database(path: Path) -> Iterator[Path]:
         getattr(SqlAlchemyStore, "_engine_map", {}).pop(uri, None)
         for leftover in (finished, finished.with_name(f"{finished.name}-journal")):
             leftover.unlink(missing_ok=True)
+
+
+def _default_root(folder: Path) -> str:
+    # MLflow puts it between apostrophes into a statement of its own making.
+    return folder.as_uri() if "'" in str(folder) else str(folder)
 
 
 def _remove_leftovers(path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from allele_mlflow.errors import QueueError
 from allele_mlflow.queue import layout, spool
+from allele_mlflow.queue.room import used_bytes
 from allele_mlflow.queue.run_reader import count_ledger
 from tests.queue_tools import make_run, make_spec, make_writer
 
@@ -53,7 +54,7 @@ def test_quota_drops_and_counts(tmp_path: Path) -> None:
     assert ledger is not None
     assert ledger.dropped["quota"] > 0
     assert ledger.accepted == 2000
-    assert spool.used_bytes(run.parent.parent) <= 40_000 + layout.PAGE_BYTES
+    assert used_bytes(run.parent.parent) <= 40_000 + layout.PAGE_BYTES
 
 
 def test_file_system_is_told() -> None:

@@ -48,7 +48,7 @@ def test_resending_is_called_harmless_only_where_it_is(uri: str, is_idempotent: 
         ),
         (
             "postgresql://me:secret@db/mlflow",
-            "#/experiments/3/runs/r of `mlflow ui --backend-store-uri postgresql://me:***@db/mlflow`",
+            "#/experiments/3/runs/r of `mlflow ui --backend-store-uri 'postgresql://me:***@db/mlflow'`",
         ),
         ("databricks://work", "#/experiments/3/runs/r of databricks://work"),
     ],

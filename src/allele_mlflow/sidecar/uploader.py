@@ -1,0 +1,200 @@
+"""
+Uploading the artifacts of one run, beside the delivery of its numbers: a store for files that does
+not work keeps nothing waiting but files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import anyio
+
+from allele_mlflow.clock import now_monotonic_s
+from allele_mlflow.errors import (
+    ErrorKind,
+    PermanentTrackingError,
+    TrackingError,
+    TransientTrackingError,
+)
+from allele_mlflow.queue import spool
+from allele_mlflow.queue.uploads import Upload, UploadList
+from allele_mlflow.records import RunState
+from allele_mlflow.sidecar import retry
+from allele_mlflow.sidecar.run_files import RunFiles
+from allele_mlflow.sidecar.run_store import RunStore
+
+_logger = logging.getLogger(__name__)
+
+POLL_S = 0.05
+#: A server says 500 of a name that it cannot keep, as of anything else that goes wrong in it. Tried
+#: so often while others were taken, it is the artifact's fault.
+FAILURES_OF_ITS_OWN = 8
+SERVER_FAULT = 500
+
+
+@dataclass
+class _Trouble:
+    """
+    An upload that failed: how often, when to try again, and how many others were taken before.
+    """
+
+    failures: int = 0
+    retry_at_s: float = 0.0
+    taken_before: int = 0
+
+
+class Uploader:
+    """
+    One upload in flight at a time; what fails goes to the back, and the others come first.
+
+    Args:
+        folder: The run's folder.
+        uploads: What waits.
+        store: The run's side of the store.
+        files: Where dead letters go.
+        state: Where the store's last words are noted.
+        is_due: Whether uploads may be made now.
+        pause: Waits until the CPU that was spent is earned.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        uploads: UploadList,
+        *,
+        store: RunStore,
+        files: RunFiles,
+        state: RunState,
+        is_due: Callable[[], bool],
+        pause: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._folder = folder
+        self._uploads = uploads
+        self._store = store
+        self._files = files
+        self._state = state
+        self._is_due = is_due
+        self._pause = pause
+        self._chance = random.SystemRandom()
+        self._troubles: dict[int, _Trouble] = {}
+        self._taken = 0
+        #: Files of ours (not the user's) by artifact path: newest content wins.
+        self._own: dict[str, Path] = {}
+        self._own_trouble = _Trouble()
+        self.is_stopping = False
+
+    def offer_own(self, artifact_path: str, file: Path) -> None:
+        """
+        Upload a file of ours too, in no ledger; a later one of that path takes its place.
+        """
+        self._own[artifact_path] = file
+
+    @property
+    def has_own(self) -> bool:
+        """
+        Whether files of ours wait.
+        """
+        return bool(self._own)
+
+    def hurry(self) -> None:
+        """
+        Somebody began to wait: try everything at once.
+        """
+        for trouble in (*self._troubles.values(), self._own_trouble):
+            trouble.retry_at_s = 0.0
+
+    async def run(self) -> None:
+        """
+        Upload what waits, and what comes, until `is_stopping`.
+        """
+        while not self.is_stopping:
+            if not self._is_due() or not await self._upload_next():
+                await anyio.sleep(POLL_S)
+
+    async def _upload_next(self) -> bool:
+        """
+        Try one; False where none is due.
+        """
+        now_s = now_monotonic_s()
+        waiting = self._uploads.waiting()
+        self._troubles = {u.number: t for u in waiting if (t := self._troubles.get(u.number))}
+        due = [u for u in waiting if self._trouble_of(u).retry_at_s <= now_s]
+        if due:
+            await self._upload(min(due, key=lambda u: (self._trouble_of(u).failures, u.number)))
+        elif self._own and self._own_trouble.retry_at_s <= now_s:
+            await self._upload_own()
+        else:
+            return False
+        return True
+
+    def _trouble_of(self, upload: Upload) -> _Trouble:
+        return self._troubles.get(upload.number, _Trouble())
+
+    async def _upload(self, upload: Upload) -> None:
+        artifact = upload.artifact
+        try:
+            cost = await self._store.call(partial(self._store.upload, artifact))
+        except PermanentTrackingError as exc:
+            if exc.kind is ErrorKind.NOT_FOUND:  # the run, which may come back
+                self._fail(upload, exc)
+            else:
+                self._refuse(upload, str(exc.facts.get("reason", "store")), str(exc))
+            return
+        except TrackingError as exc:
+            self._fail(upload, exc)
+            return
+        self._taken += 1
+        self._state.last_error = None
+        self._uploads.settle(upload)
+        self._remove_copy(upload)
+        await self._pause(cost.cpu_s)
+
+    async def _upload_own(self) -> None:
+        path, file = next(iter(self._own.items()))
+        try:
+            await self._store.call(partial(self._store.log_artifact, file, path))
+        except TransientTrackingError as exc:
+            self._note(self._own_trouble, exc)
+            return
+        except TrackingError as exc:
+            _logger.warning("artifact %s of the run: %s", path, exc)
+        else:
+            self._taken += 1
+        self._own_trouble = _Trouble()
+        if self._own.get(path) == file:
+            del self._own[path]
+
+    def _fail(self, upload: Upload, exc: TrackingError) -> None:
+        trouble = self._troubles.setdefault(upload.number, _Trouble(taken_before=self._taken))
+        self._note(trouble, exc)
+        is_alone_in_it = self._taken > trouble.taken_before
+        if (
+            exc.facts.get("http_status") == SERVER_FAULT
+            and is_alone_in_it
+            and trouble.failures >= FAILURES_OF_ITS_OWN
+        ):
+            self._refuse(upload, "store", str(exc))
+
+    def _note(self, trouble: _Trouble, exc: TrackingError) -> None:
+        self._state.last_error = str(exc)
+        _logger.warning("%s", exc)
+        after_s = exc.retry_after_s if isinstance(exc, TransientTrackingError) else None
+        delay_s = retry.delay_s(trouble.failures, retry_after_s=after_s, chance=self._chance)
+        trouble.retry_at_s = now_monotonic_s() + delay_s
+        trouble.failures += 1
+
+    def _refuse(self, upload: Upload, reason: str, words: str) -> None:
+        self._files.note_refused("artifact", upload.artifact, reason, words)
+        self._uploads.settle(upload, rejected=reason)
+        self._remove_copy(upload)
+
+    def _remove_copy(self, upload: Upload) -> None:
+        if upload.artifact.copied:
+            with contextlib.suppress(OSError):
+                (self._folder / spool.ARTIFACTS / upload.artifact.source).unlink()
