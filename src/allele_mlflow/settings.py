@@ -71,6 +71,8 @@ MLFLOW_VARIABLES = {
     "tracking_uri": "MLFLOW_TRACKING_URI",
     "model_registry_uri": "MLFLOW_REGISTRY_URI",
 }
+#: Our table in a pyproject.toml, below `tool`.
+_TABLE = "allele-mlflow"
 
 
 class SettingsWarning(UserWarning):
@@ -121,13 +123,14 @@ def load(
         if name not in DEFAULTS or variable != PREFIX + name.upper():
             if forgive_unknown:
                 continue
-            raise _unknown(variable, [PREFIX + known.upper() for known in DEFAULTS])
+            near = _nearest(variable.removeprefix(PREFIX))
+            raise _unknown(variable, near and PREFIX + near.upper())
         # As OpenTelemetry's and most tools': an empty variable says no more than none.
         if value.strip() or name in MAY_BE_EMPTY:
             take(name, value, variable, label=variable)
     for name, value in (overrides or {}).items():
         if name not in DEFAULTS:
-            raise _unknown(name, list(DEFAULTS))
+            raise _unknown(name, _nearest(name))
         if value is not None:
             take(name, value, "argument", label=name)
 
@@ -195,16 +198,28 @@ def _working_folder() -> Path:
         ) from exc
 
 
-def _unknown(name: str, known: list[str]) -> SettingsError:
+def _nearest(name: str) -> str | None:
+    """
+    The setting that a wrong name means, in any case and without what all names have in common.
+    """
+    name = name.lower()
+    if name in DEFAULTS:
+        return name
     import difflib  # only for a mistake: 5 ms
 
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    words = set(name.split("_"))
+    near = difflib.get_close_matches(name, DEFAULTS, n=1, cutoff=0.5)
+    near += [known for known in DEFAULTS if words <= set(known.split("_"))]
+    return near[0] if near else None
+
+
+def _unknown(given: str, nearest: str | None) -> SettingsError:
+    hint = f"; did you mean {nearest}?" if nearest else ""
     return SettingsError(
-        f"unknown setting {name}{hint}",
+        f"unknown setting {given}{hint}",
         kind=ErrorKind.UNKNOWN_SETTING,
-        name=name,
-        nearest=nearest[0] if nearest else None,
+        name=given,
+        nearest=nearest,
     )
 
 
@@ -226,18 +241,47 @@ def _from_files(folder: Path, *, forgive_unknown: bool) -> list[tuple[str, Any, 
             name=str(path),
         ) from exc
     if path is shared:
-        tools = table.get("tool")
-        table = tools.get("allele-mlflow", {}) if isinstance(tools, dict) else {}
-        if not isinstance(table, dict):
+        table = _our_table(table, path, forgive_unknown=forgive_unknown)
+    for name, value in table.items():
+        if name in DEFAULTS or forgive_unknown:
+            continue
+        if path is own and isinstance(value, dict):
             raise SettingsError(
-                f"{path}: tool.allele-mlflow={table!r}: want a table of settings",
-                kind=ErrorKind.BAD_SETTING,
-                name=str(path),
+                f"{name} in {path}: got a table; in this file settings stand at the top, "
+                "e.g. strict = true",
+                kind=ErrorKind.UNKNOWN_SETTING,
+                name=f"{name} in {path}",
+                nearest=None,
             )
-    for name in table:
-        if name not in DEFAULTS and not forgive_unknown:
-            raise _unknown(f"{name} in {path}", [f"{known} in {path}" for known in DEFAULTS])
+        near = _nearest(name)
+        raise _unknown(f"{name} in {path}", near and f"{near} in {path}")
     return [(name, value, str(path)) for name, value in table.items() if name in DEFAULTS]
+
+
+def _our_table(content: dict[str, Any], path: Path, *, forgive_unknown: bool) -> dict[str, Any]:
+    """
+    What `[tool.allele-mlflow]` of a pyproject.toml holds; empty where there is none.
+    """
+    tools = content.get("tool")
+    if not isinstance(tools, dict):
+        return {}
+    for name in tools:
+        is_meant = name.lower().replace("_", "-") == _TABLE
+        if is_meant and name != _TABLE and not forgive_unknown:
+            raise SettingsError(
+                f"{path}: [tool.{name}]: want [tool.{_TABLE}]",
+                kind=ErrorKind.UNKNOWN_SETTING,
+                name=f"tool.{name} in {path}",
+                nearest=f"tool.{_TABLE} in {path}",
+            )
+    table = tools.get(_TABLE, {})
+    if not isinstance(table, dict):
+        raise SettingsError(
+            f"{path}: tool.{_TABLE}={mask_secrets(repr(table))}: want a table of settings",
+            kind=ErrorKind.BAD_SETTING,
+            name=str(path),
+        )
+    return table
 
 
 def _label(name: str, origin: str) -> str:

@@ -280,6 +280,11 @@ def test_foreign_pyproject_is_left_alone(tmp_path: Path, text: str) -> None:
         ("allele-mlflow.toml", "strict = 'perhaps'", "strict in "),
         ("pyproject.toml", "[tool]\nallele-mlflow = 3", "want a table"),
         ("pyproject.toml", "[tool.allele-mlflow]\nstrict = 1", "want true or false"),
+        ("pyproject.toml", "[tool.allele_mlflow]", r"want \[tool\.allele-mlflow\]"),
+        ("pyproject.toml", "[tool.allele_mlflow]\nx = 1\n[tool.allele-mlflow]", "allele_mlflow"),
+        ("pyproject.toml", "[tool.Allele-MLflow]\nstrict = true", "Allele-MLflow"),
+        ("allele-mlflow.toml", "[tool.allele-mlflow]\nstrict = true", "stand at the top"),
+        ("allele-mlflow.toml", "[allele-mlflow]\nstrict = true", "stand at the top"),
     ],
 )
 def test_mistake_in_our_part_of_a_file_is_an_error(
@@ -301,6 +306,9 @@ def test_mistake_in_our_part_of_a_file_is_an_error(
         ("ALLELE_MLFLOW_BATCH_SIZE", "ALLELE_MLFLOW_METRICS_BATCH_SIZE"),
         ("ALLELE_MLFLOW_FLUSH_INTERVAL", "ALLELE_MLFLOW_FLUSH_INTERVAL_S"),
         ("ALLELE_MLFLOW_Strict", "ALLELE_MLFLOW_STRICT"),
+        ("ALLELE_MLFLOW_exit_timeout_s", "ALLELE_MLFLOW_EXIT_TIMEOUT_S"),
+        ("ALLELE_MLFLOW_exit_timeout", "ALLELE_MLFLOW_EXIT_TIMEOUT_S"),
+        ("ALLELE_MLFLOW_QUOTA", "ALLELE_MLFLOW_SPOOL_QUOTA_BYTES"),
     ],
 )
 def test_unknown_variable_names_the_nearest(tmp_path: Path, wrong: str, right: str) -> None:
@@ -313,6 +321,34 @@ def test_unknown_variable_names_the_nearest(tmp_path: Path, wrong: str, right: s
         assert caught.value.kind is ErrorKind.UNKNOWN_SETTING
         assert str(caught.value) == f"unknown setting {wrong}; did you mean {right}?"
         assert caught.value.facts["nearest"] == right
+
+
+def test_name_like_no_other_names_none(tmp_path: Path) -> None:
+    """
+    What all names have in common, a prefix or a file, makes no name resemble another.
+    """
+    with pytest.raises(SettingsError) as caught:
+        load_in(tmp_path, {"ALLELE_MLFLOW_DEBUG": "1"})
+    assert str(caught.value) == "unknown setting ALLELE_MLFLOW_DEBUG"
+    assert caught.value.facts["nearest"] is None
+
+
+@pytest.mark.parametrize("name", SETTING_NAMES)
+def test_other_case_names_the_setting(tmp_path: Path, name: str) -> None:
+    """
+    A name in the other case is an error that names the setting itself, wherever it was written.
+    """
+    with pytest.raises(SettingsError, match=rf"did you mean {variable_of(name)}\?$"):
+        load_in(tmp_path, {f"ALLELE_MLFLOW_{name}": "1"})
+    with pytest.raises(SettingsError, match=rf"did you mean {name}\?$"):
+        load_in(tmp_path, **{name.upper(): 1})
+    file = tmp_path / "allele-mlflow.toml"
+    file.write_text(f"{name.upper()} = 1\n")
+    with pytest.raises(SettingsError) as caught:
+        load_in(tmp_path)
+    assert str(caught.value) == (
+        f"unknown setting {name.upper()} in {file}; did you mean {name} in {file}?"
+    )
 
 
 def test_unknown_argument_names_the_nearest(tmp_path: Path) -> None:
@@ -336,6 +372,16 @@ def test_forgiving_reader_leaves_unknown_names_alone(tmp_path: Path) -> None:
     loaded = load(environ=environ, folder=tmp_path, forgive_unknown=True)
     assert (loaded.strict, loaded.delivery) == (True, "quiet")
     assert set(loaded.origins) == {"strict", "delivery"}
+
+
+def test_forgiving_reader_leaves_unknown_tables_alone(tmp_path: Path) -> None:
+    """
+    Nor do they fail for a table that is in the wrong place or has the wrong name.
+    """
+    (tmp_path / "pyproject.toml").write_text("[tool.allele_mlflow]\nstrict = true\n")
+    assert load(environ={}, folder=tmp_path, forgive_unknown=True).origins == {}
+    (tmp_path / "allele-mlflow.toml").write_text("[tool.allele-mlflow]\nstrict = true\n")
+    assert load(environ={}, folder=tmp_path, forgive_unknown=True).origins == {}
 
 
 def test_run_handle_is_no_setting(tmp_path: Path) -> None:
