@@ -32,9 +32,12 @@ from allele_mlflow.settings_table import (
     field_types,
 )
 from allele_mlflow.uris import (
+    MODEL_REGISTRY,
     SERVER_WORDS,
+    TRACKING_STORE,
     absolute_path,
     absolute_uri,
+    check_store_uri,
     is_remote_uri,
     mask_secrets,
 )
@@ -71,6 +74,7 @@ MLFLOW_VARIABLES = {
     "tracking_uri": "MLFLOW_TRACKING_URI",
     "model_registry_uri": "MLFLOW_REGISTRY_URI",
 }
+_STORE_KINDS = {"tracking_uri": TRACKING_STORE, "model_registry_uri": MODEL_REGISTRY}
 #: Our table in a pyproject.toml, below `tool`.
 _TABLE = "allele-mlflow"
 
@@ -97,10 +101,13 @@ def load(
         environ: The environment; the process's own by default.
         folder: Where the config file is looked for and what relative paths are relative to; the
             working folder by default.
-        forgive_unknown: Leave unknown names alone, in the environment and the file (the sidecar
-            and `attach`, which must not fail for what a newer version set).
+        forgive_unknown: Leave unknown names alone, in the environment and the file, and unknown
+            schemes of addresses (the sidecar and `attach`, which must not fail for what a newer
+            version set, or for a plugin that only their parent finds).
     Raises:
         SettingsError: an unknown name, or a value that its setting cannot have.
+
+    Cost: an address that needs a plugin of MLflow has all installed packages looked through.
     """
     environ = os.environ if environ is None else environ
     folder = _working_folder() if folder is None else folder.absolute()
@@ -137,7 +144,10 @@ def load(
     if "idle_timeout_s" not in origins and environ.get("CI", "").lower() in {"true", "1"}:
         values["idle_timeout_s"] = 0.0
         origins["idle_timeout_s"] = "CI"
-    return _resolve(Settings(**values, origins=origins), folder)
+    settings = Settings(**values, origins=origins)
+    if not forgive_unknown:
+        _check_stores(settings)
+    return _resolve(settings, folder)
 
 
 def environment() -> dict[str, str]:
@@ -288,6 +298,24 @@ def _label(name: str, origin: str) -> str:
     if origin in {PREFIX + name.upper(), MLFLOW_VARIABLES.get(name)}:
         return origin
     return name if origin == "argument" else f"{name} in {origin}"
+
+
+def _check_stores(settings: Settings) -> None:
+    """
+    Refuse addresses that MLflow has no store for; artifacts may lie anywhere.
+    """
+    for name, kind in _STORE_KINDS.items():
+        uri = getattr(settings, name)
+        if name in settings.origins and (name, uri.lower()) != ("tracking_uri", "offline"):
+            label = _label(name, settings.origins[name])
+            check_store_uri(uri, kind, label=label, plugin_schemes=_plugin_schemes)
+
+
+def _plugin_schemes(group: str) -> frozenset[str]:
+    # only for a scheme that MLflow itself does not have: 22 ms
+    from importlib.metadata import entry_points
+
+    return frozenset(point.name for point in entry_points(group=group))
 
 
 def _resolve(settings: Settings, folder: Path) -> Settings:

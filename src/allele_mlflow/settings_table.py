@@ -41,6 +41,8 @@ _MAY_BE_INFINITE = frozenset({"exit_timeout_s", "idle_timeout_s", "max_lag_s"})
 _TRUTHS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(
     ("false", "no", "off", "0"), False
 )
+#: Shown without the passwords and tokens they may hold.
+_ADDRESSES = frozenset({"tracking_uri", "model_registry_uri", "artifact_location"})
 _UNITS = {"_s": "seconds", "_bytes": "bytes", "_percent": "percent", "_days": "days"}
 
 
@@ -49,7 +51,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     Every setting, resolved. Get one through `load`; make a changed one through `load` again.
 
     Process safety: immutable. `origins` tells for each name that was not left at its default where
-    its value came from.
+    its value came from. What is printed of it has its addresses' secrets masked; what is compared,
+    pickled or encoded has the real ones.
     """
 
     enabled: Annotated[
@@ -204,6 +207,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "info"
 
     origins: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        fields = (f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"{type(self).__name__}({', '.join(fields)})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        values = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        return [(name, mask_secrets(v) if name in _ADDRESSES else v) for name, v in values]
 
     @property
     def is_remote(self) -> bool:

@@ -7,9 +7,35 @@ Pure text, except that making a file absolute follows the links of the folders t
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import NamedTuple
 
 from allele_mlflow.errors import ErrorKind, SettingsError
+
+
+class StoreKind(NamedTuple):
+    """
+    One of MLflow's kinds of store: which schemes it takes, and where plugins register more.
+
+    Source: of MLflow 3.17, tracking/_tracking_service/utils.py, tracking/_model_registry/utils.py
+    and store/db/db_types.py.
+    """
+
+    noun: str
+    plugin_group: str
+    schemes: frozenset[str]
+
+
+#: As SQLAlchemy calls the databases that MLflow takes; `+` and a driver may follow.
+_DATABASES = frozenset({"mssql", "mysql", "postgresql", "sqlite"})
+_UNITY_CATALOG = frozenset({"databricks-uc", "uc"})
+_SCHEMES = _DATABASES | {"databricks", "file", "http", "https"}
+# Without Unity Catalog: MLflow registers it for runs too, only to say that it keeps none.
+TRACKING_STORE = StoreKind("tracking store", "mlflow.tracking_store", _SCHEMES)
+MODEL_REGISTRY = StoreKind(
+    "model registry", "mlflow.model_registry_store", _SCHEMES | _UNITY_CATALOG
+)
 
 #: Tracking and registry addresses that are one word and no folder.
 SERVER_WORDS = frozenset({"databricks", "databricks-uc"})
@@ -17,6 +43,16 @@ _SERVER_SCHEMES = SERVER_WORDS | {"http", "https", "uc"}
 
 # Two letters at least, so that no single-letter folder is taken for a scheme.
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):(?P<rest>.*)", re.DOTALL)
+
+# Compiled when first used, which most starts never do.
+# A server as it stands in a browser's address bar. A name has a letter, which a date has not.
+_HOST_AND_PORT = (
+    r"(?s)(?:[^/]*@)?"
+    r"(?:\[[0-9A-Fa-f:.]+\]|\d{1,3}(?:\.\d{1,3}){3}|(?=[\d._-]*[A-Za-z])[\w.-]+)"
+    r":\d{1,5}(?:[/?#].*)?"
+)
+# Of an address that was refused nothing tells the user from the password, so both go.
+_USER_OF_REFUSED = r"(?s)\A(?:(?P<scheme>[A-Za-z][\w+.-]*:/*).*|[^/]*)@"
 
 # Greedy to the last @: a password that should have been percent-encoded may hold /, ?, # and @
 # itself, and an address that does not work is just the one that gets printed.
@@ -56,6 +92,43 @@ def mask_secrets(text: str) -> str:
     masked = _USER_AND_PASSWORD.sub(without_password, text)
     masked = _WEB_USER.sub(r"\g<scheme>://***@", masked)
     return _SECRET_QUERY.sub(r"\g<key>***", masked)
+
+
+def check_store_uri(
+    uri: str,
+    kind: StoreKind,
+    *,
+    label: str,
+    plugin_schemes: Callable[[str], Collection[str]],
+) -> None:
+    """
+    See to it that MLflow has a store for the address. The store itself is asked nothing.
+
+    Args:
+        uri: As the user wrote it: a path, a word for a server, or anything with a scheme.
+        kind: `TRACKING_STORE` or `MODEL_REGISTRY`.
+        label: How the user wrote the setting's name; begins an error's message.
+        plugin_schemes: Gives the schemes that plugins register in a group. Called only for a
+            scheme that MLflow itself does not have: it may take long.
+    Raises:
+        SettingsError: a host without a scheme, a scheme without a host, or one that no store has;
+            says what was probably meant.
+    """
+    match = _SCHEME.match(uri)
+    scheme = match["scheme"].lower() if match else uri.lower()
+    database, _, driver = scheme.partition("+")
+    if scheme in kind.schemes or (database in _DATABASES and driver and "+" not in driver):
+        if match:
+            _check_host(uri, scheme, match["rest"], label=label)
+        return
+    if re.fullmatch(_HOST_AND_PORT, uri):
+        raise _bad_uri(uri, f"want http://{_mask_refused(uri)}", label=label)
+    if not match and scheme not in SERVER_WORDS:
+        return  # a path
+    if scheme not in (plugins := plugin_schemes(kind.plugin_group)):
+        meant = _meant(uri, kind.schemes.union(plugins))
+        wanted = f"no {kind.noun} of MLflow has the scheme {scheme}; want {meant}"
+        raise _bad_uri(uri, wanted, label=label)
 
 
 def absolute_uri(uri: str, folder: Path, *, label: str, words: frozenset[str] = frozenset()) -> str:
@@ -98,10 +171,46 @@ def absolute_path(path: str, folder: Path, *, label: str) -> Path:
         raise _bad_uri(path, f"want a path that can be followed ({exc})", label=label) from exc
 
 
+def _check_host(uri: str, scheme: str, rest: str, *, label: str) -> None:
+    """
+    Refuse a scheme that needs two slashes and a host behind it, and has them not.
+
+    A database may do without a host: its driver has a default.
+    """
+    database = scheme.partition("+")[0]
+    if database in {"file", "sqlite", "uc"}:
+        return
+    if rest.startswith("//") and (database in _DATABASES or rest[2:3] not in {"", "/", "?", "#"}):
+        return
+    thing, example = "host", "localhost/mlflow"
+    if database in {"http", "https"}:
+        example = "localhost:5000"
+    elif database in SERVER_WORDS:
+        thing = example = "profile"
+    wanted = f"want {scheme}:// and a {thing}, e.g. {scheme}://{example}"
+    raise _bad_uri(uri, wanted, label=label)
+
+
+def _meant(uri: str, schemes: Collection[str]) -> str:
+    """
+    The address with the nearest of the schemes, or else all that could stand there.
+    """
+    import difflib  # only for a mistake: 5 ms
+
+    given, colon, rest = _mask_refused(uri).partition(":")
+    name, _, driver = given.lower().partition("+")
+    nearest = difflib.get_close_matches(name, sorted(schemes), n=1)
+    if not nearest:
+        return f"one of {', '.join(sorted(schemes))}, e.g. sqlite:///mlflow.db"
+    has_driver = nearest[0] in _DATABASES and driver and "+" not in driver
+    return f"{nearest[0]}{f'+{driver}' if has_driver else ''}{colon}{rest}"
+
+
 def _absolute_sqlite(uri: str, rest: str, folder: Path, *, label: str) -> str:
     name, question_mark, query = rest.partition("?")
     if name.startswith("//") and not name.startswith("///") and name != "//":
-        wanted = f"want three slashes before a relative file, e.g. sqlite:///{name[2:]}"
+        file = _mask_refused(uri).partition("//")[2]
+        wanted = f"want three slashes before a relative file, e.g. sqlite:///{file}"
         raise _bad_uri(uri, wanted, label=label)
     path = name.removeprefix("///")
     as_sqlite_uri = path.startswith("file:")
@@ -126,14 +235,23 @@ def _absolute_file_uri(uri: str, rest: str, folder: Path, *, label: str) -> str:
     if rest.startswith("//"):
         host, _, path = rest[2:].partition("/")
         if host not in {"", "localhost"}:
-            wanted = f"want a file of this host, e.g. file:///{host}/{path} or file:{host}/{path}"
+            file = _mask_refused(uri).partition("//")[2]
+            wanted = f"want a file of this host, e.g. file:///{file} or file:{file}"
             raise _bad_uri(uri, wanted, label=label)
         rest = f"/{path}"
     return absolute_path(unquote(rest), folder, label=label).as_uri()
 
 
 def _bad_uri(uri: str, wanted: str, *, label: str) -> SettingsError:
-    shown = mask_secrets(repr(uri))
+    shown = repr(_mask_refused(uri))
     return SettingsError(
         f"{label}={shown}: {wanted}", kind=ErrorKind.BAD_SETTING, name=label, got=shown
     )
+
+
+def _mask_refused(uri: str) -> str:
+    """
+    An address that is of no known form, without whatever could be a user or a secret.
+    """
+    masked = re.sub(_USER_OF_REFUSED, lambda match: f"{match['scheme'] or ''}***@", uri)
+    return mask_secrets(masked)

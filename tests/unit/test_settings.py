@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -162,6 +163,20 @@ def test_bad_value_is_refused(tmp_path: Path, name: str) -> None:
             {"MLFLOW_TRACKING_URI": "sqlite://mlflow.db"},
             "MLFLOW_TRACKING_URI='sqlite://mlflow.db': want three slashes before a relative file,"
             " e.g. sqlite:///mlflow.db",
+        ),
+        (
+            {"MLFLOW_TRACKING_URI": "localhost:5000"},
+            "MLFLOW_TRACKING_URI='localhost:5000': want http://localhost:5000",
+        ),
+        (
+            {"ALLELE_MLFLOW_TRACKING_URI": "sqllite:///x.db"},
+            "ALLELE_MLFLOW_TRACKING_URI='sqllite:///x.db': no tracking store of MLflow has the"
+            " scheme sqllite; want sqlite:///x.db",
+        ),
+        (
+            {"ALLELE_MLFLOW_MODEL_REGISTRY_URI": "htp://h"},
+            "ALLELE_MLFLOW_MODEL_REGISTRY_URI='htp://h': no model registry of MLflow has the"
+            " scheme htp; want http://h",
         ),
         (
             {"ALLELE_MLFLOW_TRACKING_URI": "sqlite:///:memory:"},
@@ -401,6 +416,14 @@ def test_empty_variable_counts_as_unset(tmp_path: Path, name: str, text: str) ->
     assert set(origins) == ({name} if name in {"experiment_prefix", "sampling"} else set())
 
 
+@pytest.mark.parametrize("name", ["tracking_uri", "model_registry_uri", "artifact_location"])
+def test_spaces_around_an_address_are_no_part_of_it(tmp_path: Path, name: str) -> None:
+    """
+    A space left in front of or behind an address does not make it another one.
+    """
+    assert getattr(load_in(tmp_path, {variable_of(name): "  http://h \n"}), name) == "http://h"
+
+
 def test_empty_prefix_is_a_value(tmp_path: Path) -> None:
     """
     An experiment can be had without any prefix.
@@ -521,6 +544,115 @@ def test_offline(tmp_path: Path) -> None:
     assert not loaded.is_remote
     assert loaded.artifact_location == str(tmp_path / "offline")
     assert not load_in(tmp_path).is_offline
+
+
+@pytest.mark.parametrize("name", ["tracking_uri", "model_registry_uri"])
+def test_address_that_no_store_has_is_refused_at_start(tmp_path: Path, name: str) -> None:
+    """
+    A wrong scheme is an error at start, and not a wait for nothing at close; so in a file.
+    """
+    with pytest.raises(SettingsError, match=f"{name}='foo://x': no .* has the scheme foo"):
+        load_in(tmp_path, **{name: "foo://x"})
+    (tmp_path / "allele-mlflow.toml").write_text(f"{name} = 'foo://x'\n")
+    with pytest.raises(SettingsError, match=r"allele-mlflow\.toml='foo://x': no "):
+        load_in(tmp_path)
+    assert load_in(tmp_path, **{name: "sqlite:///x.db"}).origins == {name: "argument"}
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("tracking_uri", "mlflow.tracking_store"),
+        ("model_registry_uri", "mlflow.model_registry_store"),
+    ],
+)
+def test_scheme_of_an_installed_plugin_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, group: str
+) -> None:
+    """
+    What an installed package registers with MLflow is an address like any other.
+    """
+    package = tmp_path / "plugin_store-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin-store\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text(f"[{group}]\nallele-test = nowhere:Store\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    loaded = load_in(tmp_path, **{name: "Allele-Test://h/x"})
+    assert getattr(loaded, name) == "allele-test://h/x"
+    other = ({"tracking_uri", "model_registry_uri"} - {name}).pop()
+    with pytest.raises(SettingsError, match="has the scheme allele-test"):
+        load_in(tmp_path, **{other: "allele-test://h/x"})
+
+
+@pytest.mark.parametrize(
+    "uri", [None, "mlflow.db", "sqlite:///x.db", "http://h:5000", "databricks", "offline"]
+)
+def test_usual_start_asks_no_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str | None
+) -> None:
+    """
+    Installed packages are looked through only for a scheme that MLflow itself does not have.
+    """
+
+    def refuse(**_: object) -> None:
+        raise AssertionError("looked through the installed packages")
+
+    monkeypatch.setattr("importlib.metadata.entry_points", refuse)
+    load_in(tmp_path, tracking_uri=uri, model_registry_uri=None if uri == "offline" else uri)
+    with pytest.raises(AssertionError, match="looked through"):
+        load_in(tmp_path, tracking_uri="foo://x")
+
+
+def test_forgiving_reader_takes_any_scheme(tmp_path: Path) -> None:
+    """
+    The sidecar delivers to what its producer was content with, and `attach` delivers nothing.
+    """
+    environ = {"ALLELE_MLFLOW_TRACKING_URI": "foo://x", "MLFLOW_REGISTRY_URI": "bar://x"}
+    loaded = load(environ=environ, folder=tmp_path, forgive_unknown=True)
+    assert (loaded.tracking_uri, loaded.model_registry_uri) == ("foo://x", "bar://x")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["s3://b/a", "gs://b/a", "abfss://c@h/a", "hdfs://h:9000/a", "mlflow-artifacts:/1", "foo:x"],
+)
+def test_artifacts_may_lie_anywhere(tmp_path: Path, uri: str) -> None:
+    """
+    Where artifacts lie is between MLflow and its many artifact stores: every scheme is taken.
+    """
+    assert load_in(tmp_path, artifact_location=uri).artifact_location == uri
+
+
+@pytest.mark.parametrize("name", ["tracking_uri", "model_registry_uri", "artifact_location"])
+def test_shown_settings_hold_no_password(tmp_path: Path, name: str) -> None:
+    """
+    Settings are printed with their addresses' secrets masked, and keep the real ones.
+    """
+    uri = "postgresql://me:pa55word@h/db"
+    loaded = load_in(tmp_path, **{name: uri})
+    for text in (repr(loaded), str(loaded), f"{[loaded]}", repr(dict(loaded.__rich_repr__()))):
+        assert "pa55word" not in text
+        assert f"{name}" in text
+        assert "postgresql://me:***@h/db" in text
+    assert getattr(loaded, name) == uri
+    for copy in (
+        pickle.loads(pickle.dumps(loaded)),
+        msgspec.msgpack.decode(msgspec.msgpack.encode(loaded), type=Settings),
+        msgspec.json.decode(msgspec.json.encode(loaded), type=Settings),
+    ):
+        assert getattr(copy, name) == uri
+        assert copy == loaded
+    assert loaded != load_in(tmp_path, **{name: "postgresql://me:other@h/db"})
+
+
+def test_settings_without_secrets_are_shown_as_they_are() -> None:
+    """
+    Every setting and its origin is in what is printed, and can be made from it again.
+    """
+    settings = Settings(exit_timeout_s=math.inf, origins={"exit_timeout_s": "argument"})
+    shown = repr(settings)
+    assert shown.startswith("Settings(enabled=True, tracking_uri='sqlite:///mlflow.db', ")
+    assert eval(shown, {"Settings": Settings, "inf": math.inf}) == settings
 
 
 @pytest.mark.parametrize("ci", ["true", "TRUE", "1"])

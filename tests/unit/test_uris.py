@@ -13,9 +13,13 @@ from hypothesis import strategies as st
 
 from allele_mlflow.errors import ErrorKind, SettingsError
 from allele_mlflow.uris import (
+    MODEL_REGISTRY,
     SERVER_WORDS,
+    TRACKING_STORE,
+    StoreKind,
     absolute_path,
     absolute_uri,
+    check_store_uri,
     is_remote_uri,
     mask_secrets,
 )
@@ -94,6 +98,172 @@ def test_unusable_address_is_refused(uri: str, told: str) -> None:
         absolute_uri(uri, FOLDER, label="tracking_uri")
     assert caught.value.kind is ErrorKind.BAD_SETTING
     assert str(caught.value).startswith("tracking_uri=")
+
+
+def no_plugins(group: str) -> frozenset[str]:
+    return frozenset()
+
+
+def unasked(group: str) -> frozenset[str]:
+    raise AssertionError(f"looked for plugins of {group}")
+
+
+STORES = [
+    "sqlite:///mlflow.db",
+    "SQLite:///mlflow.db",
+    "sqlite+pysqlite:///m.db",
+    "postgresql://u@h/db",
+    "postgresql:///db",
+    "postgresql+psycopg2://u:p@h/db",
+    "mysql+pymysql://h/db",
+    "mssql+pyodbc://h/db?driver=x",
+    "http://h:5000",
+    "HTTPS://h",
+    "databricks",
+    "Databricks",
+    "databricks://profile",
+    "file:mlruns",
+    "file:///abs/mlruns",
+    "./mlruns",
+    "/abs/mlruns",
+    "mlruns",
+    "./localhost:5000",
+    "2026-01-31_12:30",
+    "a/b:5000",
+]
+
+
+@pytest.mark.parametrize("kind", [TRACKING_STORE, MODEL_REGISTRY], ids=lambda kind: kind.noun)
+@pytest.mark.parametrize("uri", STORES)
+def test_stores_of_mlflow_are_taken(uri: str, kind: StoreKind) -> None:
+    """
+    An address that MLflow itself has a store for is taken, and no plugin is looked for.
+    """
+    check_store_uri(uri, kind, label="x", plugin_schemes=unasked)
+
+
+@pytest.mark.parametrize("uri", ["databricks-uc", "databricks-uc://profile", "uc:http://h:8080"])
+def test_unity_catalog_keeps_models_and_no_runs(uri: str) -> None:
+    """
+    An address of Unity Catalog is one for models only, as MLflow says at the first run.
+    """
+    check_store_uri(uri, MODEL_REGISTRY, label="x", plugin_schemes=unasked)
+    with pytest.raises(SettingsError, match="no tracking store of MLflow has the scheme"):
+        check_store_uri(uri, TRACKING_STORE, label="x", plugin_schemes=no_plugins)
+
+
+@pytest.mark.parametrize(
+    ("uri", "wanted"),
+    [
+        ("localhost:5000", "want http://localhost:5000"),
+        ("mlflow:5000", "want http://mlflow:5000"),
+        ("mlflow_server:5000", "want http://mlflow_server:5000"),
+        ("mlflow.example.com:443/base", "want http://mlflow.example.com:443/base"),
+        ("127.0.0.1:5000", "want http://127.0.0.1:5000"),
+        ("[::1]:5000/", "want http://[::1]:5000/"),
+        ("http:localhost:5000", "want http:// and a host, e.g. http://localhost:5000"),
+        ("http:/h:5000", "want http:// and a host, e.g. http://localhost:5000"),
+        ("https://", "want https:// and a host, e.g. https://localhost:5000"),
+        ("https:///base", "want https:// and a host, e.g. https://localhost:5000"),
+        ("databricks:profile", "want databricks:// and a profile, e.g. databricks://profile"),
+        ("mysql:3306", "want mysql:// and a host, e.g. mysql://localhost/mlflow"),
+    ],
+)
+def test_address_without_a_scheme_or_host_is_refused(uri: str, wanted: str) -> None:
+    """
+    A host alone, or a scheme without one, is an error with the address to write instead.
+    """
+    with pytest.raises(SettingsError) as caught:
+        check_store_uri(uri, TRACKING_STORE, label="tracking_uri", plugin_schemes=unasked)
+    assert str(caught.value) == f"tracking_uri={uri!r}: {wanted}"
+    assert caught.value.kind is ErrorKind.BAD_SETTING
+
+
+@pytest.mark.parametrize(
+    ("uri", "scheme", "wanted"),
+    [
+        ("sqllite:///x.db", "sqllite", "sqlite:///x.db"),
+        ("SQLite3:///x.db", "sqlite3", "sqlite:///x.db"),
+        ("postgres://h/db", "postgres", "postgresql://h/db"),
+        ("postgres+psycopg2://h/db", "postgres+psycopg2", "postgresql+psycopg2://h/db"),
+        ("htps://h:5000", "htps", "https://h:5000"),
+        ("http+ssl://h:5000", "http+ssl", "http://h:5000"),
+        ("databrick://p", "databrick", "databricks://p"),
+        ("databricks-uc", "databricks-uc", "databricks"),
+        ("azurml://h", "azurml", "azureml://h"),
+    ],
+)
+def test_near_miss_names_the_address(uri: str, scheme: str, wanted: str) -> None:
+    """
+    A misspelt scheme is an error with the address as it was probably meant, plugins included.
+    """
+    with pytest.raises(SettingsError) as caught:
+        check_store_uri(
+            uri, TRACKING_STORE, label="x", plugin_schemes=lambda group: frozenset({"azureml"})
+        )
+    assert str(caught.value) == (
+        f"x={uri!r}: no tracking store of MLflow has the scheme {scheme}; want {wanted}"
+    )
+
+
+@pytest.mark.parametrize("uri", ["foo://x", "s3://bucket/a", "arn:aws:x", "mysql+a+b://h/db"])
+def test_unknown_scheme_names_the_known(uri: str) -> None:
+    """
+    A scheme like no other is an error that names those there are; a plugin's scheme is taken.
+    """
+    scheme = uri.partition(":")[0]
+    with pytest.raises(SettingsError) as caught:
+        check_store_uri(uri, MODEL_REGISTRY, label="x", plugin_schemes=no_plugins)
+    assert str(caught.value).startswith(
+        f"x={uri!r}: no model registry of MLflow has the scheme {scheme}; want "
+    )
+    if scheme == "foo":
+        assert str(caught.value).endswith(
+            "want one of databricks, databricks-uc, file, http, https, mssql, mysql, postgresql, "
+            "sqlite, uc, e.g. sqlite:///mlflow.db"
+        )
+    asked: list[str] = []
+
+    def plugins(group: str) -> frozenset[str]:
+        asked.append(group)
+        return frozenset({scheme})
+
+    check_store_uri(uri, MODEL_REGISTRY, label="x", plugin_schemes=plugins)
+    assert asked == ["mlflow.model_registry_store"]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "me:pa55word@localhost:5000",
+        "pa55word@localhost:5000",
+        "htps://pa55word@h",
+        "htps://me:pa55word@h",
+        "postgres:me:pa55word@h/db",
+        "mysql:me:pa55word@h/db",
+        "foo:/me:pa55/w?o#r@pa55word@h",
+        "foo://h?token=pa55word",
+        "http:me:pa55 word@h pa55word@h",
+        "sqlite://me:pa55word@h/db",
+        "sqlite:me:pa55word@h/db",
+        "sqlite:///:memory:?token=pa55word",
+        "file://me:pa55word@h/a",
+    ],
+)
+def test_refused_address_shows_no_password(uri: str) -> None:
+    """
+    What is secret stays so in the error, though the address is not of a form that tells it.
+    """
+
+    def take() -> None:
+        check_store_uri(uri, TRACKING_STORE, label="x", plugin_schemes=no_plugins)
+        absolute_uri(uri, FOLDER, label="x")
+
+    with pytest.raises(SettingsError) as caught:
+        take()
+    assert "pa55" not in str(caught.value)
+    assert "pa55" not in repr(caught.value.facts)
+    assert "***" in str(caught.value)
 
 
 def test_loop_of_links_is_refused(tmp_path: Path) -> None:
