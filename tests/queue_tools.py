@@ -88,14 +88,15 @@ class Collected:
         """
         self.readings += chunk.readings
         self.edges += chunk.edges
-        self.events += chunk.events
+        self.events += [frame.event for frame in chunk.events]
 
 
 def outcome_of(chunk: Chunk) -> Ledger:
     """
     The ledger of a chunk that was delivered whole.
     """
-    kinds = Counter(RECORD_KINDS[type(e)] for e in chunk.events if type(e) in RECORD_KINDS)
+    events = [type(frame.event) for frame in chunk.events]
+    kinds = Counter(RECORD_KINDS[event] for event in events if event in RECORD_KINDS)
     kinds["metric"] += len(chunk.readings)
     kinds["phase"] += len(chunk.edges)
     rejected = Counter(letter.reason for letter in chunk.rejected)

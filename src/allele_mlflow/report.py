@@ -35,6 +35,9 @@ class DeliveryReport:
     is_offline: bool = False
     #: No sidecar goes on when the program ends: `worker="thread"`.
     is_alone: bool = False
+    #: What `sync` has to be told, for the spool does not know it: the store of an offline run, or
+    #: an address with secrets (masked here).
+    needed_uri: str | None = None
 
     def line(self) -> str:
         """
@@ -62,6 +65,8 @@ class DeliveryReport:
         found = [f"experiment {self.experiment}, run {self.run_url or self.run_uid}", self.line()]
         if not self.is_complete and self.spool is not None:
             command = f"allele-mlflow sync {shlex.quote(str(self.spool))}"
+            if self.needed_uri is not None:
+                command += f" --tracking-uri {shlex.quote(self.needed_uri)}"
             goes_on = not (self.is_offline or self.is_alone)
             who = "the sidecar goes on alone, or" if goes_on else "deliver them with"
             found.append(f"{self.ledger.pending:,} records wait in {self.spool}; {who}: {command}")

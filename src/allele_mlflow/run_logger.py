@@ -43,7 +43,7 @@ from allele_mlflow.records import (
 )
 from allele_mlflow.report import DeliveryReport
 from allele_mlflow.run_phase import Phase, phase_name, place_of
-from allele_mlflow.settings import Settings
+from allele_mlflow.settings import Settings, mask_secrets
 from allele_mlflow.sidecar import launch
 from allele_mlflow.sidecar.profile import lock_path, profile_of
 from allele_mlflow.tracking import limits
@@ -596,7 +596,14 @@ class RunLogger:
             last_error=state.last_error if state else None,
             is_offline=self.settings.is_offline,
             is_alone=self.settings.worker == "thread",
+            needed_uri=self._needed_uri(),
         )
+
+    def _needed_uri(self) -> str | None:
+        if self.settings.is_offline:
+            return "URI"
+        masked = mask_secrets(self.settings.tracking_uri)
+        return masked if masked != self.settings.tracking_uri else None
 
     def _counted(self) -> Ledger | None:
         """

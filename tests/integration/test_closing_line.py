@@ -75,7 +75,9 @@ def test_close_tells_a_terminal(station: Station, tmp_path: Path) -> None:
     assert first.startswith(f"experiment {PREFIX}closing, run ")
     assert kept.run_id in first
     assert re.fullmatch(
-        r"1,234 metrics delivered, 1 rejected, 0 pending; logger (\d+\.\d % of )?\d+\.\d s", second
+        r"1,234 metrics delivered, 1 rejected \(bad_value 1\), 0 pending; "
+        r"(logger \d+\.\d % of|run of) \d+\.\d s",
+        second,
     )
     assert "\x1b" not in said.terminal, "no colours, no cursor movements"
 
@@ -115,7 +117,7 @@ def test_hand_over_says_what_waits_where_and_what_to_do(tmp_path: Path) -> None:
     assert re.search(r"\rallele-mlflow: [\d,]+ records to deliver, [12] s", said.terminal)
     lines = our_lines(said.terminal)
     assert lines[0] == f"experiment {PREFIX}closing, run {said.stdout.strip()}"
-    assert lines[1].startswith("0 metrics delivered, 1 rejected, 1,234 pending; logger ")
+    assert lines[1].startswith("0 metrics delivered, 1 rejected (bad_value 1), 1,234 pending; ")
     assert lines[2].startswith(f"1,234 records wait in {spool}")
     assert f"allele-mlflow sync '{spool}'" in lines[2]
     # if the sidecar knows already, for its mlflow may still be loading

@@ -24,6 +24,7 @@ from allele_mlflow.queue.cursor import CursorFile
 from allele_mlflow.queue.run_reader import RunReader, count_ledger
 from allele_mlflow.queue.stream_files import StreamFiles
 from allele_mlflow.queue.stream_segments import StreamSegments
+from allele_mlflow.queue.uploads import UploadList
 from allele_mlflow.records import (
     ArtifactAdded,
     ErrorLogged,
@@ -34,8 +35,10 @@ from allele_mlflow.records import (
 )
 from allele_mlflow.sampling.sampler import ResourceSampler
 from allele_mlflow.sidecar import retry, run_sampler, worker
+from allele_mlflow.sidecar.delivery import PUBLISH_EVERY_S
 from allele_mlflow.testing import Fault, FlakyTracking, MemoryTracking, assert_ledger_balanced
 from tests.integration.spooled_runs import (
+    ACCEPTED,
     READINGS,
     assert_all_there,
     end_run,
@@ -200,6 +203,29 @@ async def test_artifact_copy_stays_until_the_cursor_says_so(tmp_path: Path) -> N
     ledger = final_state(run).ledger
     assert (ledger.delivered, ledger.rejected) == ({"artifact": 1}, {})
     assert the_run(tracking).artifacts["a.txt"] == b"hello"
+
+
+async def test_nothing_is_counted_twice_while_the_store_is_away(tmp_path: Path) -> None:
+    """An artifact that was read and not sent is one: to the sidecar, and to who counts files."""
+    run, writer = start_run(tmp_path)
+    log_everything(writer)
+    accepted = ACCEPTED + 2
+    for name in ("a.txt", "b.txt"):
+        snapshot = snapshots.snapshot_bytes(b"hello", name, run / spool.ARTIFACTS)
+        writer.event(ArtifactAdded(timestamp_ns=1, artifact_path=name, **snapshot._asdict()))
+    nobody = FlakyTracking(MemoryTracking(), lambda *_: Fault.transient())
+    sidecar = make_worker(run, nobody)
+    async with anyio.create_task_group() as group:
+        group.start_soon(serve, sidecar)
+        with anyio.fail_after(30):
+            await until(lambda: "made by a test" in (present_state(run).last_error or ""))
+            await until(lambda: len(UploadList(run).waiting()) == 2)
+        await anyio.sleep(2 * PUBLISH_EVERY_S)
+        counted, published = count_ledger(run), present_state(run).ledger
+        sidecar.stop()
+    assert counted is not None
+    assert_ledger_balanced(counted, accepted=accepted)
+    assert_ledger_balanced(published, accepted=accepted)
 
 
 async def test_what_comes_after_the_end_is_summed_up_too(tmp_path: Path) -> None:

@@ -79,10 +79,10 @@ def test_setting_not_in_force_warns(name: str) -> None:
     default = DEFAULTS[name]
     value: Any = not default if isinstance(default, bool) else default
     with pytest.warns(SettingsWarning, match=f"not yet in force.*{name}"):
-        start_logger("tests", enabled=False, **{name: value})
+        start_logger("tests", enabled=False, **{name: value}).close()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        start_logger("tests", enabled=False)
+        start_logger("tests", enabled=False).close()
 
 
 def test_ready_settings_and_overrides(offline: Station) -> None:

@@ -6,6 +6,7 @@ nothing.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ PUBLIC = [
 
 
 @pytest.fixture
-def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunLogger:
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunLogger]:
     """
     A disabled logger, in an empty folder.
     """
     monkeypatch.chdir(tmp_path)
-    return start_logger("e", settings=Settings(enabled=False))
+    with start_logger("e", settings=Settings(enabled=False)) as log:
+        yield log
 
 
 def test_every_public_name_is_there(log: RunLogger) -> None:

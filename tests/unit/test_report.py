@@ -95,6 +95,15 @@ def test_incomplete_report_says_how_to_go_on() -> None:
     assert error == "last error: nobody answers"
 
 
+@pytest.mark.parametrize("uri", ["URI", "https://me:***@host"])
+def test_sync_is_told_the_store_that_the_spool_does_not_know(uri: str) -> None:
+    """
+    An offline run has no store, and secrets are in no spool: the command says where one belongs.
+    """
+    told = report(is_complete=False, ledger=Ledger(pending=1), needed_uri=uri)
+    assert told.lines()[2].rpartition(" --tracking-uri ")[2].strip("'") == uri
+
+
 def test_report_without_spool_has_nothing_to_sync() -> None:
     """
     Where there was no spool there is nothing to deliver later.

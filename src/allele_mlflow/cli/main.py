@@ -1,21 +1,21 @@
 """
-The command `allele-mlflow`: the one place that prints errors and picks exit codes.
-
-Exit codes: 0 fine, 2 usage or configuration, 6 store unreachable, 7 records lost, 130 interrupted.
+The command `allele-mlflow`: the one place that prints errors and ends with exit codes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from typing import NoReturn
 
 import click
 
+from allele_mlflow.cli.exit_codes import ExitCode
+from allele_mlflow.cli.output import complain, leave, prepare_streams
 from allele_mlflow.cli.status import status
 from allele_mlflow.cli.sync import sync
 from allele_mlflow.errors import AlleleMlflowError, SettingsError
 from allele_mlflow.version import __version__
-
-USAGE, INTERRUPTED, FAILED = 2, 130, 1
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,23 +30,26 @@ commands.add_command(status)
 commands.add_command(sync)
 
 
-def main() -> None:
+def main() -> NoReturn:
     """
     Run a command; errors become one line on stderr and an exit code.
     """
+    prepare_streams()
+    code: object
     try:
         code = commands.main(standalone_mode=False)
-    except click.exceptions.Abort:
-        code = INTERRUPTED
-    except KeyboardInterrupt:
-        code = INTERRUPTED
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        code = ExitCode.INTERRUPTED
     except click.ClickException as exc:
-        exc.show()
+        with contextlib.suppress(OSError):
+            exc.show(sys.stderr)
         code = exc.exit_code
     except SettingsError as exc:
-        click.echo(f"allele-mlflow: {exc}", err=True)
-        code = USAGE
-    except AlleleMlflowError as exc:
-        click.echo(f"allele-mlflow: {exc}", err=True)
-        code = FAILED
-    sys.exit(code if isinstance(code, int) else 0)
+        complain(str(exc))
+        code = ExitCode.USAGE
+    except (AlleleMlflowError, OSError) as exc:
+        complain(str(exc))
+        code = ExitCode.FAILED
+    except SystemExit as exc:  # click's way out of a closed pipe
+        code = exc.code
+    leave(code if isinstance(code, int) else ExitCode.FINE)

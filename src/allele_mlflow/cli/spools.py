@@ -1,5 +1,5 @@
 """
-Finding the runs of a spool, for the commands.
+Finding spools and their runs, for the commands.
 """
 
 from __future__ import annotations
@@ -8,15 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from allele_mlflow.errors import ErrorKind, SettingsError
 from allele_mlflow.queue import spool
-from allele_mlflow.queue.run_reader import count_ledger
+from allele_mlflow.queue.run_reader import RunReader, count_ledger
 from allele_mlflow.records import Ledger, RunSpec, RunState
+from allele_mlflow.settings import DEFAULTS
 from allele_mlflow.sidecar.profile import is_served
 
 
 class SpooledRun(NamedTuple):
     """
-    One run of a spool. `is_served`: a sidecar of its profile is alive.
+    One run of a spool. `is_served`: a sidecar of its profile is alive. `is_described`: its
+    `run.msgpack` can be read; else `spec` knows no more than its uid.
     """
 
     folder: Path
@@ -25,6 +28,43 @@ class SpooledRun(NamedTuple):
     ledger: Ledger
     is_waiting: bool
     is_served: bool
+    is_described: bool = True
+
+    @property
+    def name(self) -> str:
+        """
+        What a person calls it.
+        """
+        return self.spec.run_name or self.spec.run_uid
+
+
+def find_spools(given: Path | None, setting: str) -> list[Path]:
+    """
+    The given spool; without one that of the settings, and the fallback in the user's state folder
+    where there is one.
+
+    Args:
+        given: As on the command line, or None.
+        setting: The setting `spool_dir`; need not exist.
+    Raises:
+        SettingsError: the given path is no spool.
+    """
+    if given is not None:
+        _check_spool(given)
+        return [given]
+    import platformdirs
+
+    first = Path(setting)
+    # where `logger` goes when it cannot write to the first
+    fallback = Path(platformdirs.user_state_dir("allele-mlflow")) / "spool"
+    return [first, fallback] if fallback != first and scopes(fallback) else [first]
+
+
+def describe_empty(what: str, spool_dir: Path) -> str:
+    """
+    A text on a spool where nothing waits, which says whether there is one at all.
+    """
+    return f"{what} in {spool_dir}" + ("" if scopes(spool_dir) else ": no spool there yet")
 
 
 def scopes(spool_dir: Path) -> list[Path]:
@@ -41,18 +81,86 @@ def spooled_runs(spool_dir: Path, *, with_done: bool) -> Iterator[SpooledRun]:
     The runs of a spool, oldest first; those that wait counted from their files.
     """
     for scope in scopes(spool_dir):
-        folders = [(folder, True) for folder in (scope / spool.RUNS).iterdir()]
-        if with_done:
-            folders += [(folder, False) for folder in (scope / spool.DONE).iterdir()]
-        found = []
-        for folder, is_waiting in folders:
-            spec = spool.read_struct(folder / spool.RUN_FILE, RunSpec)
-            if spec is None:
-                continue
-            state = spool.read_struct(folder / spool.STATE_FILE, RunState)
-            has_sidecar = is_served(scope, spec)
-            ledger = state.ledger if state is not None else Ledger()
-            if is_waiting and not has_sidecar:
-                ledger = count_ledger(folder) or ledger
-            found.append(SpooledRun(folder, spec, state, ledger, is_waiting, has_sidecar))
+        folders = list((scope / spool.RUNS).iterdir())
+        if with_done and (scope / spool.DONE).is_dir():
+            folders += (scope / spool.DONE).iterdir()
+        found = [run for folder in folders if (run := _read_run(folder)) is not None]
         yield from sorted(found, key=lambda run: run.spec.created_ns)
+
+
+def look_again(run: SpooledRun) -> SpooledRun | None:
+    """
+    The run as it is now, waiting or done; None where it is gone.
+    """
+    scope = run.folder.parent.parent
+    for place in (spool.RUNS, spool.DONE):
+        found = _read_run(scope / place / run.folder.name)
+        if found is not None:
+            return found
+    return None
+
+
+def _read_run(folder: Path) -> SpooledRun | None:
+    spec = spool.read_struct(folder / spool.RUN_FILE, RunSpec)
+    is_waiting = folder.parent.name == spool.RUNS
+    if spec is None:
+        return _read_undescribed(folder) if is_waiting else None
+    state = spool.read_struct(folder / spool.STATE_FILE, RunState)
+    has_sidecar = is_served(folder.parent.parent, spec)
+    ledger = state.ledger if state is not None else Ledger()
+    if is_waiting and not has_sidecar:
+        ledger = count_ledger(folder) or ledger
+    return SpooledRun(folder, spec, state, ledger, is_waiting, has_sidecar)
+
+
+def _read_undescribed(folder: Path) -> SpooledRun | None:
+    """
+    What the streams alone tell of a run, or None where there are none.
+    """
+    try:
+        created_ns = (folder / spool.STREAMS).stat().st_mtime_ns
+    except OSError:
+        return None
+    spec = RunSpec(
+        run_uid=folder.name,
+        experiment="",
+        created_ns=created_ns,
+        profile="",
+        owner_stream="",
+        owner_pid=0,
+    )
+    reader = RunReader(folder, spec)
+    try:
+        ledger = reader.ledger(is_exact=True)
+    finally:
+        reader.close()
+    if not reader.streams:
+        return None
+    state = spool.read_struct(folder / spool.STATE_FILE, RunState)
+    return SpooledRun(folder, spec, state, ledger, True, False, is_described=False)
+
+
+def _check_spool(given: Path) -> None:
+    wanted = (
+        f"want a spool, whose scope folders hold {spool.RUNS}/ and {spool.DONE}/ "
+        "(`close` prints its path)"
+    )
+    try:
+        if scopes(given):
+            return
+        usual = given / DEFAULTS["spool_dir"]
+        near = [folder for folder in (usual, *_folders_in(given), given.parent) if scopes(folder)]
+        got = "no spool" if given.is_dir() else "no folder" if given.exists() else "not there"
+    except OSError as exc:
+        near, got = [], f"not readable ({exc.strerror})"
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise SettingsError(
+        f"SPOOL_DIR={str(given)!r} is {got}: {wanted}{hint}",
+        kind=ErrorKind.BAD_SETTING,
+        name="SPOOL_DIR",
+        got=str(given),
+    )
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []

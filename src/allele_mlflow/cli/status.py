@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,39 +13,41 @@ import click
 import msgspec
 
 from allele_mlflow import settings as settings_module
-from allele_mlflow.cli.spools import SpooledRun, spooled_runs
+from allele_mlflow.cli.output import say, shown
+from allele_mlflow.cli.spools import SpooledRun, describe_empty, find_spools, spooled_runs
 
 
 @click.command()
-@click.argument("spool_dir", required=False, type=click.Path(path_type=Path, file_okay=False))
+@click.argument("spool_dir", required=False, type=click.Path(path_type=Path))
 @click.option("--all", "with_done", is_flag=True, help="Delivered runs too.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
 def status(spool_dir: Path | None, with_done: bool, as_json: bool) -> None:
     """
     Show the runs in a spool: ledger, lag, last error, whether a sidecar serves them.
 
-    SPOOL_DIR is the setting `spool_dir` by default.
+    SPOOL_DIR is by default the setting `spool_dir`, and the spool in the user's state folder.
     """
-    spool_dir = spool_dir or Path(settings_module.load().spool_dir)
-    runs = list(spooled_runs(spool_dir, with_done=with_done))
+    spools = find_spools(spool_dir, settings_module.load().spool_dir)
+    runs = {folder: list(spooled_runs(folder, with_done=with_done)) for folder in spools}
     if as_json:
-        document = {"spool": str(spool_dir), "runs": [_describe(run) for run in runs]}
-        click.echo(msgspec.json.format(msgspec.json.encode(document)).decode())
+        described = [_describe(folder, run) for folder in spools for run in runs[folder]]
+        say(_json({"spool": _text(spools[0]), "runs": described}))
         return
-    if not runs:
-        click.echo(f"nothing waits in {spool_dir}")
-        return
-    _print_table(spool_dir, runs)
+    if not runs[spools[0]]:
+        say(describe_empty("nothing waits", spools[0]))
+    for folder in spools:
+        if runs[folder]:
+            _show_table(folder, runs[folder])
 
 
-def _describe(run: SpooledRun) -> dict[str, Any]:
+def _describe(spool_dir: Path, run: SpooledRun) -> dict[str, Any]:
     state = run.state
     return {
         "run_uid": run.spec.run_uid,
         "run_id": state.run_id if state else None,
         "experiment": run.spec.experiment,
         "run_name": run.spec.run_name,
-        "status": state.status if state else "WAITING",
+        "status": _status_of(run),
         "store": run.spec.tracking_uri_masked,
         "waiting": run.is_waiting,
         "served": run.is_served,
@@ -51,30 +55,55 @@ def _describe(run: SpooledRun) -> dict[str, Any]:
         "last_error": state.last_error if state else None,
         "accepted": run.ledger.accepted,
         "ledger": msgspec.to_builtins(run.ledger),
+        "spool": _text(spool_dir),
     }
 
 
-def _print_table(spool_dir: Path, runs: list[SpooledRun]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+def _status_of(run: SpooledRun) -> str:
+    if not run.is_described:
+        return "no description"
+    return run.state.status if run.state else "WAITING"
 
-    table = Table(title=f"spool {escape(str(spool_dir))}", title_justify="left")
+
+def _text(path: Path) -> str:
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
+def _json(document: dict[str, Any]) -> str:
+    text = msgspec.json.format(msgspec.json.encode(document)).decode()
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:  # in JSON's own escapes, which a program can read
+        return json.dumps(msgspec.json.decode(text), indent=2)
+    return text
+
+
+def _show_table(spool_dir: Path, runs: list[SpooledRun]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    title = Text(f"spool {shown(str(spool_dir))}", overflow="fold")
+    table = Table(title=title, title_justify="left")
     for column in ("run", "experiment", "status", "sidecar"):
         table.add_column(column, overflow="fold")
     for column in ("accepted", "pending", "lost"):
-        table.add_column(column, justify="right")
-    table.add_column("last error", overflow="fold")
+        table.add_column(column, justify="right", no_wrap=True)
     for run in runs:
-        state = run.state
         table.add_row(
-            escape(run.spec.run_name or run.spec.run_uid),
-            escape(run.spec.experiment),
-            state.status if state else "WAITING",
+            Text(shown(run.name)),
+            Text(shown(run.spec.experiment)),
+            _status_of(run),
             "alive" if run.is_served else "none" if run.is_waiting else "-",
             f"{run.ledger.accepted:,}",
             f"{run.ledger.pending:,}",
             f"{run.ledger.lost:,}",
-            escape((state.last_error if state else None) or ""),
         )
-    Console().print(table)
+    console = Console()
+    with console.capture() as capture:
+        console.print(table)
+    say(capture.get(), nl=False)
+    for run in runs:
+        if run.state is not None and run.state.last_error:
+            # below the table, whole: a column of it would be nine characters wide
+            say(f"last error of {shown(run.name)}: {shown(run.state.last_error)}")

@@ -1,131 +1,144 @@
 """
 `allele-mlflow sync`: deliver what waits in a spool, in the foreground, with the caller's own
-settings.
+settings, each run to its own store.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import anyio
 import click
-import msgspec
 
 from allele_mlflow import settings as settings_module
-from allele_mlflow.cli.spools import SpooledRun, scopes, spooled_runs
+from allele_mlflow.cli.exit_codes import ExitCode
+from allele_mlflow.cli.output import Progress, say
+from allele_mlflow.cli.spools import describe_empty, find_spools, scopes, spooled_runs
+from allele_mlflow.cli.sync_outcome import SyncOutcome
+from allele_mlflow.cli.targets import adapt_spec, find_target
 from allele_mlflow.clock import now_monotonic_s
 from allele_mlflow.errors import ErrorKind, SettingsError, TrackingError
 from allele_mlflow.records import RunSpec
-from allele_mlflow.settings import Settings
+from allele_mlflow.settings import Settings, mask_secrets
 from allele_mlflow.sidecar.store import open_store
 from allele_mlflow.sidecar.worker import Worker
+from allele_mlflow.tracking.protocol import Tracking
 
-UNREACHABLE, LOST = 6, 7
 LOOK_S = 0.5
 
 
 @click.command()
-@click.argument("spool_dir", required=False, type=click.Path(path_type=Path, file_okay=False))
-@click.option("--tracking-uri", help="Deliver here instead of to the setting `tracking_uri`.")
+@click.argument("spool_dir", required=False, type=click.Path(path_type=Path))
+@click.option("--tracking-uri", help="Deliver all runs here, and not each to its own store.")
 @click.option(
     "--give-up-after",
     default=60.0,
     show_default=True,
     metavar="SECONDS",
-    help="Stop when nothing could be delivered for so long.",
+    help="Leave a store to which nothing could be delivered for so long.",
 )
-def sync(spool_dir: Path | None, tracking_uri: str | None, give_up_after: float) -> None:
+def sync(spool_dir: Path | None, tracking_uri: str | None, give_up_after: float) -> ExitCode:
     """
     Deliver the runs that wait in a spool and have no sidecar.
 
-    SPOOL_DIR is the setting `spool_dir` by default. Exit code 6: the store was unreachable; 7:
-    records were refused or torn. Ctrl-C is safe: what is not delivered goes on waiting.
+    SPOOL_DIR is by default the setting `spool_dir`, and the spool in the user's state folder. A run
+    goes to the store that it was started with, an offline one to the setting `tracking_uri`. Exit
+    code 2: a store must be named with --tracking-uri; 6: a store was unreachable; 7: records were
+    refused, torn or cannot be read. Ctrl-C is safe: what is not delivered goes on waiting.
     """
     settings = settings_module.load({"tracking_uri": tracking_uri} if tracking_uri else None)
-    if settings.is_offline:
+    if tracking_uri and settings.is_offline:
         raise SettingsError(
             "tracking_uri='offline': want a store to deliver to, e.g. --tracking-uri sqlite:///mlflow.db",
             kind=ErrorKind.BAD_SETTING,
         )
-    spool_dir = spool_dir or Path(settings.spool_dir)
-    waiting = [run for run in spooled_runs(spool_dir, with_done=False) if not run.is_served]
-    if not waiting:
-        click.echo(f"nothing to deliver in {spool_dir}")
-        return
+    spools = find_spools(spool_dir, settings.spool_dir)
+    found = [run for folder in spools for run in spooled_runs(folder, with_done=False)]
+    find = partial(find_target, setting_uri=settings.tracking_uri, is_explicit=bool(tracking_uri))
+    outcome = SyncOutcome()
+    for run in found:
+        if not run.is_served:
+            outcome.add(run, find(run.spec) if run.is_described else None)
+    if outcome.is_empty:
+        say(describe_empty("nothing to deliver", spools[0]))
+        return ExitCode.FINE
+    folders = [scope for folder in spools for scope in scopes(folder)]
     try:
-        store = open_store(settings)
-    except TrackingError as exc:
-        click.echo(f"allele-mlflow: the store cannot be reached: {exc}", err=True)
-        sys.exit(UNREACHABLE)
-    is_done = True
-    for scope in scopes(spool_dir):
-        worker = Worker(
-            scope,
-            None,
-            connect=lambda: store,
-            idle_timeout_s=0.0,
-            is_drain=True,
-            adapt=_adapted_to(settings),
-        )
-        anyio.run(_serve, worker, give_up_after)
-        is_done = is_done and not worker.has_gaps
-    sys.exit(_report(spool_dir, waiting, is_done=is_done))
+        _deliver_all(outcome, settings, folders, find=find, give_up_after_s=give_up_after)
+    except KeyboardInterrupt:
+        outcome.is_interrupted = True
+    return outcome.report()
 
 
-def _adapted_to(settings: Settings) -> Callable[[RunSpec], RunSpec]:
-    def adapt(spec: RunSpec) -> RunSpec:
-        if not spec.offline:
-            return spec
-        return msgspec.structs.replace(
-            spec,
-            artifact_location=settings.experiment_artifact_location,
-            batch_size=settings.batch_size,
-        )
+def _deliver_all(
+    outcome: SyncOutcome,
+    settings: Settings,
+    folders: list[Path],
+    *,
+    find: Callable[[RunSpec], str | None],
+    give_up_after_s: float,
+) -> None:
+    """
+    Deliver to one store after another, whatever becomes of the others.
+    """
+    with Progress() as progress:
+        for target in outcome.runs:
+            try:
+                theirs = _settings_for(target, settings)
+                store = open_store(theirs)
+            except SettingsError as exc:
+                outcome.complaints.append(f"{mask_secrets(target)} is no store: {exc}")
+                outcome.is_store_wanted = True
+                continue
+            except TrackingError as exc:
+                outcome.complaints.append(f"the store cannot be reached: {exc}")
+                outcome.has_gaps = True
+                continue
+            for scope in folders:
+                worker = Worker(
+                    scope,
+                    None,
+                    connect=partial(_same, store),
+                    idle_timeout_s=0.0,
+                    is_drain=True,
+                    adapt=partial(_adapt, find=find, target=target, settings=theirs),
+                )
+                anyio.run(_serve, worker, give_up_after_s, progress)
+                outcome.has_gaps |= worker.has_gaps
 
-    return adapt
+
+def _settings_for(target: str, settings: Settings) -> Settings:
+    if target == settings.tracking_uri:
+        return settings
+    return settings_module.load({"tracking_uri": target})
 
 
-async def _serve(worker: Worker, give_up_after_s: float) -> None:
+def _same(store: Tracking) -> Tracking:
+    return store
+
+
+def _adapt(
+    spec: RunSpec, *, find: Callable[[RunSpec], str | None], target: str, settings: Settings
+) -> RunSpec | None:
+    return adapt_spec(spec, settings) if find(spec) == target else None
+
+
+async def _serve(worker: Worker, give_up_after_s: float, progress: Progress) -> None:
     async with anyio.create_task_group() as group:
-        group.start_soon(_give_up, worker, give_up_after_s)
+        group.start_soon(_watch, worker, give_up_after_s, progress)
         await worker.serve()
         group.cancel_scope.cancel()
 
 
-async def _give_up(worker: Worker, after_s: float) -> None:
-    progress, since_s = -1, now_monotonic_s()
+async def _watch(worker: Worker, give_up_after_s: float, progress: Progress) -> None:
+    dealt_with, since_s = -1, now_monotonic_s()
     while True:
         await anyio.sleep(LOOK_S)
         present = worker.progress
-        if present != progress:
-            progress, since_s = present, now_monotonic_s()
-        elif now_monotonic_s() - since_s > after_s:
+        if present != dealt_with:
+            dealt_with, since_s = present, now_monotonic_s()
+        elif now_monotonic_s() - since_s > give_up_after_s:
             worker.stop()
-        if sys.stderr.isatty():
-            click.echo(f"\r{present:,} records dealt with", nl=False, err=True)
-
-
-def _report(spool_dir: Path, before: list[SpooledRun], *, is_done: bool) -> int:
-    wanted = {run.spec.run_uid for run in before}
-    lost = undelivered = 0
-    for run in spooled_runs(spool_dir, with_done=True):
-        if run.spec.run_uid not in wanted:
-            continue
-        damage = run.state.damage if run.state else []
-        lost += run.ledger.lost + len(damage)
-        undelivered += run.is_waiting
-        metrics = run.ledger.delivered.get("metric", 0)
-        name = run.spec.run_name or run.spec.run_uid
-        end = "still waiting" if run.is_waiting else run.state.status if run.state else "?"
-        error = f" ({run.state.last_error})" if run.is_waiting and run.state else ""
-        click.echo(
-            f"{run.spec.experiment} {name}: {end}, {metrics:,} metrics delivered, "
-            f"{run.ledger.pending:,} pending, {run.ledger.lost:,} rejected, dropped or torn{error}"
-        )
-        for text in damage:
-            click.echo(f"  not readable: {text}")
-    if undelivered or not is_done:
-        return UNREACHABLE
-    return LOST if lost else 0
+        progress.show(f"{present:,} records dealt with")

@@ -128,7 +128,8 @@ class RunReader:
                 ledger.sampled += stream.totals.sampled
             else:
                 ledger.add(stream.ledger(is_exact=is_exact))
-        ledger.add(self.uploads.ledger())
+        offsets = {name: stream.events_offset for name, stream in self.streams.items()}
+        ledger.add(self.uploads.ledger(offsets))
         return ledger
 
     def pending(self) -> int:

@@ -18,7 +18,7 @@ from allele_mlflow.queue import layout
 from allele_mlflow.queue.counters import read_counters
 from allele_mlflow.queue.cursor import CursorFile, CursorState, Position
 from allele_mlflow.queue.event_ear import EventEar, find_farewell
-from allele_mlflow.queue.events import EventReader, scan_end
+from allele_mlflow.queue.events import EventFrame, EventReader, scan_end
 from allele_mlflow.queue.locks import is_writer_alive
 from allele_mlflow.queue.segment_reader import RawRecord, SegmentReader
 from allele_mlflow.queue.stream_newest import newest_ns, newest_records, newest_step
@@ -57,12 +57,12 @@ class PhaseEdge(NamedTuple):
 class Chunk(NamedTuple):
     """
     What one read of one stream gave, in the order of the file. `rejected` were readable but
-    unusable.
+    unusable; an event stands with the offset behind it.
     """
 
     readings: list[Reading]
     edges: list[PhaseEdge]
-    events: list[Event]
+    events: list[EventFrame]
     rejected: list[RecordRejected]
 
     @property
@@ -142,7 +142,7 @@ class StreamReader:
                 self._keys[frame.event.key_id] = frame.event.name
             else:
                 self._read_records += type(frame.event) in RECORD_KINDS
-                chunk.events.append(frame.event)
+                chunk.events.append(frame)
         if not chunk.is_empty:
             self._has_uncommitted = True
         elif self._is_dead and not (self._has_uncommitted or self._segments.has_shortage):
@@ -179,6 +179,13 @@ class StreamReader:
         Whether the writer lived at the last read.
         """
         return not self._is_dead
+
+    @property
+    def events_offset(self) -> int:
+        """
+        How far the event lane was read.
+        """
+        return self._events.offset
 
     def commit(self, outcome: Ledger) -> None:
         """

@@ -3,13 +3,14 @@ The artifacts of one run that were read from its event lanes and are not in MLfl
 disk, so that the cursors may pass them and no number waits behind a file.
 
 `uploads.jsonl` holds a line for each artifact that came and one for what became of it. A line is
-appended before a cursor says that the event is dealt with, so a killed sidecar may meet an artifact
-again; it is known by its source and path.
+appended before a cursor says that the event is dealt with, so an artifact may be in the list and
+ahead of its cursor too; it is known by its place in the event lane, and counted once.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -25,16 +26,21 @@ class _Line(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     number: int
+    stream: str = ""
+    end: int = 0
     artifact: ArtifactAdded | None = None
     rejected: str | None = None
 
 
 class Upload(msgspec.Struct, frozen=True):
     """
-    One artifact on its way. `number` grows in the order in which they came.
+    One artifact on its way. `number` grows in the order in which they came; `end` is where its
+    event ends in the event lane of `stream`.
     """
 
     number: int
+    stream: str
+    end: int
     artifact: ArtifactAdded
 
 
@@ -45,30 +51,30 @@ class UploadList:
 
     def __init__(self, folder: Path) -> None:
         self._file = LineFile(folder / spool.UPLOADS_FILE)
+        self._uploads: dict[int, Upload] = {}
         self._waiting: dict[int, Upload] = {}
-        self._known: set[tuple[str, str]] = set()
-        self._delivered = 0
-        self._rejected: Counter[str] = Counter()
+        self._rejected: dict[int, str] = {}
+        self._places: set[tuple[str, int]] = set()
         #: Number of the last artifact that came.
         self.last_number = 0
         for line in self._file.read(_Line):
             if line.artifact is not None:
-                self._note(Upload(line.number, line.artifact))
+                self._note(Upload(line.number, line.stream, line.end, line.artifact))
             else:
                 self._settle(line.number, line.rejected)
 
-    def add(self, artifact: ArtifactAdded) -> None:
+    def add(self, artifact: ArtifactAdded, *, stream: str, end: int) -> None:
         """
         An artifact was read.
 
         Raises:
             OSError: it cannot be kept; read it again.
         """
-        if _identity(artifact) in self._known:
+        if (stream, end) in self._places:
             return
-        upload = Upload(self.last_number + 1, artifact)
-        self._file.append(_Line(upload.number, artifact))
-        self._note(upload)
+        number = self.last_number + 1
+        self._file.append(_Line(number, stream, end, artifact))
+        self._note(Upload(number, stream, end, artifact))
 
     def settle(self, upload: Upload, rejected: str | None = None) -> None:
         """
@@ -94,29 +100,39 @@ class UploadList:
             return bool(self._waiting)
         return any(number <= up_to for number in self._waiting)
 
-    def ledger(self) -> Ledger:
+    @property
+    def settled_count(self) -> int:
+        """
+        How many do not wait any more.
+        """
+        return len(self._uploads) - len(self._waiting)
+
+    def ledger(self, offsets: Mapping[str, int]) -> Ledger:
         """
         What became of the artifacts that came here.
+
+        Args:
+            offsets: How far each stream's event lane was read; what lies ahead is counted there.
         """
-        delivered = {"artifact": self._delivered} if self._delivered else {}
+        ahead = {
+            number
+            for number, upload in self._uploads.items()
+            if upload.end > offsets.get(upload.stream, 0)
+        }
+        rejected = Counter(why for number, why in self._rejected.items() if number not in ahead)
+        pending = len(self._waiting.keys() - ahead)
+        delivered = len(self._uploads) - len(ahead) - rejected.total() - pending
         return Ledger(
-            delivered=delivered, rejected=dict(self._rejected), pending=len(self._waiting)
+            delivered={"artifact": delivered} if delivered else {},
+            rejected=dict(rejected),
+            pending=pending,
         )
 
     def _note(self, upload: Upload) -> None:
-        self.last_number = max(self.last_number, upload.number)
-        if _identity(upload.artifact) not in self._known:
-            self._known.add(_identity(upload.artifact))
-            self._waiting[upload.number] = upload
+        self.last_number = upload.number
+        self._places.add((upload.stream, upload.end))
+        self._uploads[upload.number] = self._waiting[upload.number] = upload
 
     def _settle(self, number: int, rejected: str | None) -> None:
-        if self._waiting.pop(number, None) is None:
-            return
-        if rejected is None:
-            self._delivered += 1
-        else:
-            self._rejected[rejected] += 1
-
-
-def _identity(artifact: ArtifactAdded) -> tuple[str, str]:
-    return artifact.source, artifact.artifact_path
+        if self._waiting.pop(number, None) is not None and rejected is not None:
+            self._rejected[number] = rejected

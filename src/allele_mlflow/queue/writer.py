@@ -331,8 +331,8 @@ class StreamWriter:
         """
         self.counters.count(reason, number)
         now_s = now_monotonic_s()
-        if self._on_mistake is None or now_s < self._warn_at_s:
-            return
+        if self._on_mistake is None or self._room is None or now_s < self._warn_at_s:
+            return  # without any spool the logger has said so
         self._warn_at_s = now_s + WARN_EVERY_S
         name = reason.partition(".")[2]
         if name == "closed":

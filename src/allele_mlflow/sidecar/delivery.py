@@ -20,10 +20,9 @@ import anyio
 import anyio.to_thread
 
 from allele_mlflow.clock import now_monotonic_s, now_ns, process_cpu_s, thread_cpu_s
-from allele_mlflow.errors import (
-    TrackingError,
-)
+from allele_mlflow.errors import TrackingError
 from allele_mlflow.queue import spool
+from allele_mlflow.queue.events import EventFrame
 from allele_mlflow.queue.locks import HeldLock
 from allele_mlflow.queue.room import Room
 from allele_mlflow.queue.run_reader import RunReader, StreamChunk
@@ -31,7 +30,6 @@ from allele_mlflow.queue.stream_reader import StreamMark
 from allele_mlflow.records import (
     ArtifactAdded,
     ErrorLogged,
-    Event,
     Ledger,
     ParamLogged,
     RecordRejected,
@@ -166,8 +164,7 @@ class RunDelivery:
         """
         Records dealt with since this delivery began, and artifacts of before.
         """
-        uploads = self.reader.uploads.ledger()
-        return self._settled_count + uploads.accepted - uploads.pending
+        return self._settled_count + self.reader.uploads.settled_count
 
     async def run(self) -> bool:
         """
@@ -307,21 +304,21 @@ class RunDelivery:
         for letter in chunk.rejected:
             self.files.note_rejected(letter)
             self.plan.settle(stream_id, Ledger(rejected={letter.reason: 1}))
-        for event in chunk.events:
-            self._take_in_event(stream_id, event, now_s)
+        for frame in chunk.events:
+            self._take_in_event(stream_id, frame, now_s)
 
-    def _take_in_event(self, stream_id: str, event: Event, now_s: float) -> None:
-        match event:
+    def _take_in_event(self, stream_id: str, frame: EventFrame, now_s: float) -> None:
+        match frame.event:
             case ParamLogged(key=key, value=value):
                 self.plan.offer([Item(stream_id, "param", (key, value))], now_s)
             case TagSet(key=key, value=value):
                 self.plan.offer([Item(stream_id, "tag", (key, value))], now_s)
-            case ArtifactAdded():
-                self.reader.uploads.add(event)
-            case ErrorLogged():
+            case ArtifactAdded() as artifact:
+                self.reader.uploads.add(artifact, stream=stream_id, end=frame.end_offset)
+            case ErrorLogged() as event:
                 self.files.note_error(event)
                 self.plan.settle(stream_id, Ledger(delivered={"error": 1}))
-            case RecordRejected():
+            case RecordRejected() as event:
                 self.files.note_rejected(event)
 
     def _listen(self, now_s: float) -> None:
@@ -442,7 +439,10 @@ class RunDelivery:
         await self.store.insist(partial(self.store.end_run, end))
         self.state.status = end.status
         self._publish()
-        await self._deliver_until(lambda: not self.reader.uploads.has_waiting())
+        uploader = self._uploader
+        await self._deliver_until(
+            lambda: not (self.reader.uploads.has_waiting() or uploader.has_untried_own)
+        )
         self.state.done = True
         self._publish(is_exact=True)
 

@@ -102,6 +102,13 @@ class Uploader:
         """
         return bool(self._own)
 
+    @property
+    def has_untried_own(self) -> bool:
+        """
+        Whether any of them was not even tried.
+        """
+        return bool(self._own) and not self._own_trouble.failures
+
     def hurry(self) -> None:
         """
         Somebody began to wait: try everything at once.

@@ -97,7 +97,8 @@ class Worker:
         is_drain: Deliver what there is, wait for nobody, then leave.
         status_path: Where to write the heartbeat, or None.
         store: The store's name for the status, secrets masked.
-        adapt: Changes what the logger wrote about a run to where it is delivered now.
+        adapt: Changes what the logger wrote about a run to where it is delivered now; None where it
+            is not ours to deliver. Asked only where `profile` is None.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class Worker:
         is_drain: bool = False,
         status_path: Path | None = None,
         store: str = "",
-        adapt: Callable[[RunSpec], RunSpec] = lambda spec: spec,
+        adapt: Callable[[RunSpec], RunSpec | None] = lambda spec: spec,
     ) -> None:
         self.scope = scope
         self.profile = profile

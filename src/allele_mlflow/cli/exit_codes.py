@@ -1,0 +1,23 @@
+"""
+What the commands end with.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """
+    Append only: scripts know the numbers.
+    """
+
+    FINE = 0
+    #: Something of the environment, the output among it.
+    FAILED = 1
+    #: A wrong argument or setting.
+    USAGE = 2
+    UNREACHABLE = 6
+    #: Records were refused, dropped, torn or cannot be read.
+    LOST = 7
+    INTERRUPTED = 130

@@ -1,0 +1,179 @@
+"""
+What `status` shows of spools: those that are none, those that hide, runs that hide in them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from allele_mlflow.cli.main import commands
+from allele_mlflow.errors import SettingsError
+from allele_mlflow.queue import spool
+from allele_mlflow.records import RunState
+from tests.queue_tools import make_run, make_spec, make_writer
+
+RECORDS = 1234
+ERROR = "open http://server: MlflowException: " + "no route to host, " * 12 + "and no end\nof it"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """
+    A working folder with a state folder and a terminal's width of its own.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("COLUMNS", "80")
+    return tmp_path
+
+
+def leave_run(spool_dir: Path, name: str = "run", **more: Any) -> Path:
+    """
+    A run with some records that nobody serves.
+    """
+    run = make_run(spool_dir, name)
+    writer = make_writer(run)
+    for step in range(RECORDS):
+        writer.metric("m", 1.0, step)
+    writer.close(None)
+    values = {"run_uid": name, "tracking_uri_masked": "http://server"} | more
+    spool.write_struct(run / spool.RUN_FILE, msgspec.structs.replace(make_spec(), **values))
+    return run
+
+
+def shown_by(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """
+    What the command writes.
+    """
+    assert not commands.main(arguments, standalone_mode=False)
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["status", "sync"])
+@pytest.mark.parametrize(
+    ("path", "got"),
+    [
+        ("nowhere", "not there"),
+        ("file", "no folder"),
+        ("empty", "no spool"),
+        ("parent", "no spool"),
+    ],
+)
+def test_path_that_is_no_spool(folder: Path, command: str, path: str, got: str) -> None:
+    """
+    A path on the command line that is no spool is an error that says what one is.
+    """
+    (folder / "file").write_text("", encoding="ascii")
+    (folder / "empty").mkdir()
+    make_run(folder / "parent" / "spool")
+    with pytest.raises(SettingsError, match=f"SPOOL_DIR='{path}' is {got}: want a spool") as caught:
+        commands.main([command, path], standalone_mode=False)
+    assert "runs/ and done/" in str(caught.value)
+
+
+@pytest.mark.parametrize("near", [".", "parent", "parent/spool/nothing", "parent/spool/SCOPE"])
+def test_path_near_a_spool(folder: Path, near: str) -> None:
+    """
+    The error names the spool that was meant, above or below the path.
+    """
+    wanted = folder / (".allele_mlflow/spool" if near == "." else "parent/spool")
+    make_run(wanted)
+    path = str(folder / near.replace("SCOPE", spool.scope_name()))
+    with pytest.raises(SettingsError, match=rf"did you mean {wanted}\?$"):
+        commands.main(["status", path], standalone_mode=False)
+
+
+@pytest.mark.parametrize(
+    ("command", "text"), [("status", "nothing waits"), ("sync", "nothing to deliver")]
+)
+def test_default_spool_need_not_be_there(
+    folder: Path, command: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    Before the first run there is no spool, and that is no error.
+    """
+    spool_dir = folder / ".allele_mlflow" / "spool"
+    expected = f"{text} in {spool_dir}"
+    assert shown_by(command, capsys=capsys) == f"{expected}: no spool there yet\n"
+    make_run(spool_dir)
+    assert shown_by(command, capsys=capsys) == f"{expected}\n"
+
+
+def test_fallback_spool_is_looked_into(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    Without a path, runs that had to go to the user's state folder are shown too; with one, not.
+    """
+    first, fallback = folder / ".allele_mlflow/spool", folder / "state/allele-mlflow/spool"
+    leave_run(fallback, "far")
+    text = shown_by("status", capsys=capsys)
+    assert f"nothing waits in {first}: no spool there yet" in text
+    assert "far" in text
+    leave_run(first, "near")
+    document = json.loads(shown_by("status", "--json", capsys=capsys))
+    assert document["spool"] == str(first)
+    assert [(run["run_uid"], run["spool"]) for run in document["runs"]] == [
+        ("near", str(first)),
+        ("far", str(fallback)),
+    ]
+    text = shown_by("status", capsys=capsys)
+    assert "near" in text
+    assert "far" in text
+    assert "far" not in shown_by("status", str(first), capsys=capsys)
+
+
+def test_errors_stand_below_the_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    On 80 columns the numbers are whole, and each run's last error is one line of its own.
+    """
+    run = leave_run(folder / "spool", run_name="pop-100, [bold]seed 17[/bold]", experiment="e" * 30)
+    state = RunState(run_uid="run", updated_ns=1, last_error=ERROR)
+    spool.write_struct(run / spool.STATE_FILE, state)
+    leave_run(folder / "spool", "other")
+    lines = shown_by("status", "spool", capsys=capsys).splitlines()
+    errors = [line for line in lines if line.startswith("last error")]
+    assert errors == [f"last error of pop-100, [bold]seed 17[/bold]: {' '.join(ERROR.split())}"]
+    assert max(len(line) for line in lines[: -len(errors)]) <= 80
+    assert sum(f"{RECORDS:,}" in line for line in lines) == 2
+    assert any("1,234 │   1,234 │    0" in line for line in lines)
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"\x93\x01\x02\x03"])
+def test_run_without_a_description_is_shown(
+    folder: Path, damage: bytes | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    A run whose `run.msgpack` is missing or damaged is shown with what its streams hold.
+    """
+    run = leave_run(folder / "spool")
+    (run / spool.RUN_FILE).unlink()
+    if damage is not None:
+        (run / spool.RUN_FILE).write_bytes(damage)
+    text = shown_by("status", "spool", capsys=capsys)
+    assert "no description" in text
+    assert f"{RECORDS:,}" in text
+    (found,) = json.loads(shown_by("status", "spool", "--json", capsys=capsys))["runs"]
+    assert (found["run_uid"], found["status"]) == ("run", "no description")
+    assert (found["accepted"], found["ledger"]["pending"]) == (RECORDS, RECORDS)
+
+
+def test_what_is_no_run_is_not_shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    An empty folder and a stray file among the runs are none.
+    """
+    runs = make_run(folder / "spool").parent
+    (runs / "notes.txt").write_text("", encoding="ascii")
+    assert shown_by("status", "spool", capsys=capsys) == "nothing waits in spool\n"
+
+
+def test_spool_without_done_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    A spool that was copied in part is shown as far as it goes.
+    """
+    run = leave_run(folder / "spool")
+    (run.parent.parent / spool.DONE).rmdir()
+    assert "run" in shown_by("status", "spool", "--all", capsys=capsys)
