@@ -20,6 +20,7 @@ from allele_mlflow.errors import ErrorKind, PermanentTrackingError, TransientTra
 from allele_mlflow.records import Reading, RunId
 from allele_mlflow.tracking import schema
 from allele_mlflow.tracking.client import MlflowTracking
+from allele_mlflow.uris import MODEL_REGISTRY, TRACKING_STORE
 
 LOSS = [Reading("loss", 1.0, 1, 1)]
 
@@ -385,3 +386,16 @@ def test_without_mlflow_records_wait(tmp_path: Path, monkeypatch: pytest.MonkeyP
         MlflowTracking(f"file://{tmp_path}").ensure_experiment("e", artifact_location=None)
     assert caught.value.kind is ErrorKind.STORE_UNREACHABLE
     assert isinstance(caught.value.__cause__, ImportError)
+
+
+def test_every_scheme_of_mlflow_is_known() -> None:
+    """
+    No address that this MLflow would take is refused by the settings.
+    """
+    from mlflow.tracking._model_registry import utils as registry
+    from mlflow.tracking._tracking_service import utils as tracking
+
+    runs = set(tracking._tracking_store_registry._registry) - {"", "databricks-uc", "uc"}
+    assert runs <= TRACKING_STORE.schemes
+    models = set(registry._get_store_registry()._registry) - {""}
+    assert models <= MODEL_REGISTRY.schemes
