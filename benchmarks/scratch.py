@@ -5,6 +5,7 @@ A folder and a store for one measurement, and the end of the sidecars that were 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 import sys
@@ -63,9 +64,10 @@ def prepare_store(path: Path) -> None:
 
 def scopes_below(folder: Path) -> list[Path]:
     """
-    The scopes of all spools in a folder.
+    The scopes of all spools in a folder. What is removed meanwhile does not disturb.
     """
-    return [runs.parent for runs in folder.rglob("runs") if (runs.parent / "done").is_dir()]
+    found = ((Path(above), names) for above, names, _ in os.walk(folder))
+    return [above for above, names in found if {"runs", "done"} <= set(names)]
 
 
 def find_sidecar(scope: Path) -> psutil.Process | None:

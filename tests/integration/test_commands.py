@@ -199,8 +199,9 @@ def test_run_goes_to_its_own_store(tmp_path: Path, elsewhere: Path, sqlite_store
     """
     leave_run(tmp_path / "spool", "unreachable", NOBODY)
     leave_run(tmp_path / "spool", "reachable", sqlite_store)
-    synced = run_command("sync", str(tmp_path / "spool"), "--give-up-after", "1", folder=elsewhere)
+    synced = run_command("sync", str(tmp_path / "spool"), "--give-up-after", "8", folder=elsewhere)
     assert synced.returncode == 6, synced.stderr
+    assert f"{NOBODY}: left, no progress for 8 s" in synced.stderr
     assert f"to {NOBODY}:\ne unreachable: still waiting, 0 metrics delivered" in synced.stdout
     assert f"to {sqlite_store}:\ne reachable: FINISHED, {STEPS} metrics" in synced.stdout
     assert steps_in(sqlite_store) == list(range(STEPS))
@@ -343,7 +344,7 @@ def test_progress_leaves_no_trace(tmp_path: Path, sqlite_store: str) -> None:
     """
     leave_run(tmp_path / "spool", "run", sqlite_store)
     leave_run(tmp_path / "spool", "other", NOBODY)
-    seen = on_terminal("sync", str(tmp_path / "spool"), "--give-up-after", "3", folder=tmp_path)
+    seen = on_terminal("sync", str(tmp_path / "spool"), "--give-up-after", "8", folder=tmp_path)
     assert "dealt with" not in seen
     assert f"to {sqlite_store}:\ne run: FINISHED, {STEPS} metrics delivered" in seen
     assert f"to {NOBODY}:\ne other: still waiting" in seen

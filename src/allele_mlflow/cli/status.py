@@ -94,7 +94,7 @@ def _show_table(spool_dir: Path, runs: list[SpooledRun]) -> None:
             Text(shown(run.name)),
             Text(shown(run.spec.experiment)),
             _status_of(run),
-            "alive" if run.is_served else "none" if run.is_waiting else "-",
+            "-" if not run.is_waiting else "alive" if run.is_served else "none",
             f"{run.ledger.accepted:,}",
             f"{run.ledger.pending:,}",
             f"{run.ledger.lost:,}",

@@ -62,7 +62,8 @@ def sync(spool_dir: Path | None, tracking_uri: str | None, give_up_after: float)
         if not run.is_served:
             outcome.add(run, find(run.spec) if run.is_described else None)
     if outcome.is_empty:
-        say(describe_empty("nothing to deliver", spools[0]))
+        served = f"; with a sidecar: {len(found)}" if found else ""
+        say(describe_empty("nothing to deliver", spools[0]) + served)
         return ExitCode.FINE
     folders = [scope for folder in spools for scope in scopes(folder)]
     try:
@@ -107,6 +108,10 @@ def _deliver_all(
                 )
                 anyio.run(_serve, worker, give_up_after_s, progress)
                 outcome.has_gaps |= worker.has_gaps
+                if worker.is_stopping:
+                    where = f"{mask_secrets(target)}: left"
+                    outcome.complaints.append(f"{where}, no progress for {give_up_after_s:g} s")
+                    break
 
 
 def _settings_for(target: str, settings: Settings) -> Settings:

@@ -149,7 +149,8 @@ FRAME_MAX_BYTES = 64 << 20
 CURSOR_MAGIC = b"ALMQCUR\x00"
 #: magic, generation, payload length, crc32 of the payload and generation.
 CURSOR_HEAD = struct.Struct("<8sQII")
-CURSOR_SLOT_BYTES = 16 << 10
+#: Room for some 10,000 segments: those that a handler put aside stay until their writer is gone.
+CURSOR_SLOT_BYTES = 256 << 10
 
 
 class StreamPage(NamedTuple):

@@ -55,8 +55,19 @@ def test_lost_cursor_is_no_error(tmp_path: Path) -> None:
 def test_too_many_open_slots_go_back_to_the_first(tmp_path: Path) -> None:
     """A state that does not fit is stored as an earlier position: sent again, not lost."""
     cursor = CursorFile(tmp_path / "cursor")
-    cursor.store(state(30_000, tuple(range(100, 30_000, 2))))
+    cursor.store(state(300_000, tuple(range(100, 300_000, 2))))
     cursor.close()
     loaded = CursorFile(tmp_path / "cursor").load()
     assert loaded is not None
     assert loaded.position.segments["m-00000000.seg"] == SegmentPosition(100)
+
+
+def test_thousands_of_open_segments_fit(tmp_path: Path) -> None:
+    """Segments that handlers put aside stay open until their writer is gone."""
+    segments = {f"m-{i:08}.seg": SegmentPosition(32_640, (32_000,)) for i in range(8000)}
+    cursor = CursorFile(tmp_path / "cursor")
+    cursor.store(CursorState(position=Position(segments=segments, events_offset=1 << 40)))
+    cursor.close()
+    loaded = CursorFile(tmp_path / "cursor").load()
+    assert loaded is not None
+    assert loaded.position.segments == segments
