@@ -109,8 +109,7 @@ class RunLogger:
 
     Thread safety: share it between threads, signal handlers and finalizers.
     Process safety: in a forked child the first call opens a stream of its own in the same run; only
-        the
-    process that started the run can end it.
+        the process that started the run can end it.
     """
 
     metric: MetricMethod
