@@ -28,7 +28,7 @@ help: ## list the targets
 	@echo "  variables: PYTHON=$(PYTHON) PORT=$(PORT) (of make ui)"
 
 demo: $(FOR_DEMO) ## log a real evolution into demo/, from nothing
-	@$(BIN)/python benchmarks/evolution.py --demo
+	@$(BIN)/python benchmarks/demo.py
 
 ui: $(FOR_UI) ## MLflow's own UI on the demo's data
 	@[ -f $(DEMO_STORE) ] || $(MAKE) --no-print-directory demo

@@ -1,12 +1,16 @@
 """
 What `make demo` shows: a small grid of evolutions, tracked live, and what became of every record.
+
+    python benchmarks/demo.py    into ./demo
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import shlex
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,8 +24,13 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 from allele_mlflow import DeliveryReport, Ledger, RunLogger, start_logger
+
+if not __package__:  # run as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from benchmarks.evolution import (
     EXPERIMENT,
+    INTERRUPTED,
     Cell,
     CellResult,
     Generation,
@@ -272,3 +281,21 @@ def _print_cost(console: Console, reports: list[DeliveryReport]) -> None:
         f"Logger:   {spent_s / run_s * 100:.2f} % of {run_s:.1f} s in the benchmark's process;"
         " measure it: make bench"
     )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """
+    The command line; the exit code.
+    """
+    parser = argparse.ArgumentParser(description="A small grid of Allele's evolution, in MLflow.")
+    parser.add_argument("--folder", type=Path, default=Path("demo"), help="by default ./demo")
+    options = parser.parse_args(arguments)
+    try:
+        return run_demo(options.folder)
+    except KeyboardInterrupt:
+        print(INTERRUPTED, file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

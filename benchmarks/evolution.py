@@ -1,8 +1,8 @@
 """
 The real workload: Allele's genetic algorithm, logged generation by generation.
 
-    python benchmarks/evolution.py --demo      a small grid into ./demo, ends with a table
-    python benchmarks/evolution.py --smoke     two tiny cells, then compares with what MLflow holds
+    python benchmarks/evolution.py --smoke    two tiny cells, then compares with what MLflow holds
+    python benchmarks/demo.py                 a grid into ./demo, with a table (make demo)
 
 Needs `pip install 'allele-mlflow[demo]'` (the package allele 1.0.1, MIT). The file stands alone: a
 copy of it runs the smoke against an installed package. Nothing of Allele's is patched; the taps are
@@ -327,6 +327,7 @@ def cell_params(cell: Cell) -> dict[str, Any]:
 
 # --- the smoke ------------------------------------------------------------------------------------
 
+INTERRUPTED = "interrupted: open runs are KILLED in MLflow, with what they logged"
 SMOKE_CELLS = (Cell(12, 0.1, 6, seed=1), Cell(20, 0.3, 4, seed=2))
 
 
@@ -380,24 +381,18 @@ def main(arguments: list[str] | None = None) -> int:
     The command line; the exit code.
     """
     parser = argparse.ArgumentParser(description="Allele's evolution, tracked in MLflow.")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--demo", action="store_true", help="a small grid, with a table at the end")
-    what.add_argument("--smoke", action="store_true", help="two tiny cells, compared with MLflow")
-    parser.add_argument("--folder", type=Path, help="demo: ./demo; smoke: a temporary folder")
+    smoke = "two tiny cells, compared with what MLflow holds"
+    parser.add_argument("--smoke", action="store_true", required=True, help=smoke)
+    parser.add_argument("--folder", type=Path, help="by default a temporary folder")
     options = parser.parse_args(arguments)
     try:
-        if options.demo:
-            sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-            from benchmarks.demo import run_demo  # not needed by the smoke, which runs alone
-
-            return run_demo(options.folder or Path("demo"))
         if options.folder:
             return run_smoke(options.folder)
         # the sidecar may still be leaving, and writes a last line into its log
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             return run_smoke(Path(folder))
     except KeyboardInterrupt:
-        print("interrupted: open runs are KILLED in MLflow, with what they logged", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         return 130
 
 

@@ -116,9 +116,9 @@ def test_demo_runs(tmp_path: Path) -> None:
     """
     program = (
         f"import sys; sys.path.insert(0, {str(BENCHMARKS.parent)!r})\n"
-        "from benchmarks import demo, evolution\n"
+        "from benchmarks import demo\n"
         "demo.GENERATIONS, demo.POPULATIONS = 3, (6,)\n"
-        "sys.exit(evolution.main(['--demo']))\n"
+        "sys.exit(demo.main([]))\n"
     )
     script = tmp_path / "tiny_demo.py"
     script.write_text(program)
