@@ -44,7 +44,8 @@ test-deep: $(FOR_TEST) ## the same with long searches of the property tests
 	@$(BIN)/python -m pytest -m "" --hypothesis-profile=deep --timeout=1800 -o faulthandler_timeout=1700
 
 test-floor: $(FOR_FLOOR) ## the integration tests on the lowest MLflow that pyproject.toml allows
-	@$(VENV)-floor/bin/python -m pytest tests/integration -m "not slow and not server"
+	@$(VENV)-floor/bin/python -m pytest tests/integration -m "not slow and not server" \
+		--ignore=tests/integration/test_limits_of_mlflow.py # of the newest only
 
 check: $(FOR_CHECK) ## format, lint, types, import contracts, generated docs
 	@$(BIN)/ruff format --check

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from allele_mlflow.clock import now_monotonic_s, pause_s
 from allele_mlflow.queue import layout, spool
 from allele_mlflow.queue.run_reader import RunReader
 from allele_mlflow.queue.stream_reader import Chunk, PhaseEdge
@@ -110,6 +111,17 @@ def read_some(reader: RunReader, into: Collected, *, limit: int = 1000) -> None:
     for stream, chunk in reader.read(limit):
         into.add(chunk)
         stream.commit(outcome_of(chunk))
+
+
+def read_to_end(reader: RunReader, into: Collected) -> None:
+    """
+    Read until every writer is known to be gone, which a reader looks for now and then.
+    """
+    deadline_s = now_monotonic_s() + 20.0
+    while not reader.is_finished:
+        assert now_monotonic_s() < deadline_s
+        read_all(reader, into)
+        pause_s(0.01)
 
 
 def read_all(reader: RunReader, into: Collected | None = None, *, limit: int = 50) -> Collected:

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from allele_mlflow import settings as settings_module
-from allele_mlflow.clock import now_ns
+from allele_mlflow.clock import now_monotonic_s, now_ns, pause_s
 from allele_mlflow.disabled import DisabledRunLogger
 from allele_mlflow.errors import (
     AlleleMlflowError,
@@ -27,14 +27,19 @@ from allele_mlflow.errors import (
 )
 from allele_mlflow.mistakes import Mistakes
 from allele_mlflow.queue import plain, spool
+from allele_mlflow.queue.archive import is_being_archived, is_over
 from allele_mlflow.queue.locks import process_start_time
 from allele_mlflow.queue.room import quota_bytes
 from allele_mlflow.queue.writer import StreamWriter
-from allele_mlflow.records import RunSpec, RunState
+from allele_mlflow.records import RunSpec
 from allele_mlflow.run_logger import RunLogger
 from allele_mlflow.settings import HANDLE_VARIABLE, Settings, mask_secrets
 from allele_mlflow.sidecar.profile import profile_of
 from allele_mlflow.tracking import limits
+
+#: How long a start waits for an earlier part of its run to be archived.
+CLAIM_S = 2.0
+CLAIM_POLL_S = 0.005
 
 
 def start_logger(
@@ -87,14 +92,15 @@ def start_logger(
         raise _bad_argument("parent", parent, "a logger, or the MLflow id of a run")
     if run_id is not None and not (_is_text(run_id) and run_id):
         raise _bad_argument("run_id", run_id, "the MLflow id of a run, as text")
-    parent_uid = parent.run_uid if isinstance(parent, RunLogger) else None
+    above = parent if isinstance(parent, RunLogger) else None
     return _start(
         name,
         settings=settings,
         run_name=run_name,
         params=params,
         tags=tags,
-        parent_run_uid=parent_uid,
+        parent_run_uid=above.run_uid if above is not None else None,
+        parent_folder=above.handle() if above is not None else "",
         parent_run_id=parent if isinstance(parent, str) else None,
         run_id=run_id,
         run_uid=run_uid,
@@ -126,6 +132,7 @@ def attach(handle: str | None = None) -> RunLogger:
             kind=ErrorKind.QUEUE_UNAVAILABLE,
             handle=found,
         )
+    settings = _of_the_run(settings, spec, folder)
     mistakes = Mistakes(None)
     stream = StreamWriter(
         folder,
@@ -148,6 +155,22 @@ def attach(handle: str | None = None) -> RunLogger:
     )
     _remember(log, is_published=False)
     return log
+
+
+def _of_the_run(settings: Settings, spec: RunSpec, folder: Path) -> Settings:
+    """
+    The attached process's settings, with the run's own where they say where and how it is
+    delivered. A store whose address holds secrets is that of the environment.
+    """
+    said: dict[str, Any] = {
+        "spool_dir": str(folder.parent.parent.parent),
+        "delivery": spec.delivery,
+    }
+    if spec.offline:
+        said["tracking_uri"] = "offline"
+    elif spec.tracking_uri_masked and "***" not in spec.tracking_uri_masked:
+        said["tracking_uri"] = spec.tracking_uri_masked
+    return _overridden(settings, said)
 
 
 def current_logger() -> RunLogger | None:
@@ -179,6 +202,7 @@ def _start(
     params: Mapping[str, Any] | None,
     tags: Mapping[str, str] | None,
     parent_run_uid: str | None = None,
+    parent_folder: str = "",
     parent_run_id: str | None = None,
     run_id: str | None = None,
     run_uid: str | None = None,
@@ -217,9 +241,10 @@ def _start(
         spec = _spec(log, stream, quota, run_name, short_tags, correlation_id)
         spec = msgspec.structs.replace(
             spec,
-            run_id=run_id or _earlier_run_id(folder),
+            run_id=run_id,
             parent_run_id=parent_run_id,
             parent_run_uid=parent_run_uid,
+            parent_folder=parent_folder,
         )
         log._unwritten_spec = spec
         log._write_spec()
@@ -370,21 +395,24 @@ def _disabled(settings: Settings, experiment: str) -> RunLogger:
 def _claim(folder: Path) -> bool:
     """
     Whether this process is the first in the run's folder, and so its owner.
+
+    An earlier part of the run that is over may be on its way to `done/` just now; that takes a
+    moment, and is waited for.
     """
-    try:
-        folder.mkdir(mode=0o700)
-    except FileExistsError:
-        return False
-    except OSError:
-        return True  # the stream will find out and count
-    return True
-
-
-def _earlier_run_id(folder: Path) -> str | None:
-    state = spool.read_struct(
-        folder.parent.parent / spool.DONE / folder.name / spool.STATE_FILE, RunState
-    )
-    return state.run_id if state is not None else None
+    deadline_s = now_monotonic_s() + CLAIM_S
+    while True:
+        is_late = now_monotonic_s() > deadline_s
+        try:
+            if is_late or not is_being_archived(folder):
+                folder.mkdir(mode=0o700)
+                return True
+        except FileExistsError:
+            # it may also have gone while we looked
+            if is_late or (not is_over(folder) and os.path.exists(folder)):
+                return False
+        except OSError:
+            return True  # the stream will find out and count
+        pause_s(CLAIM_POLL_S)
 
 
 # --- the loggers of this process ------------------------------------------------------------------

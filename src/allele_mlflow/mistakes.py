@@ -1,5 +1,5 @@
 """
-Telling the user of a mistake once, without ever reaching into the user's loop.
+Telling the user of a mistake once, or of the end, without ever reaching into the user's loop.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 #: Mistakes of so many keys are told of; the rest are only counted.
 MOST_WARNINGS = 1000
@@ -51,8 +52,28 @@ def warn(message: str) -> None:
     """
     Warn, at the line of the user's that called us.
     """
-    with contextlib.suppress(Warning):  # "error" filters must not make a log call raise
+    # "error" filters must not make a log call raise, nor a stderr that somebody closed
+    with contextlib.suppress(Exception):
         warnings.warn(message, AlleleMlflowWarning, stacklevel=_level_of_the_user())
+
+
+def is_terminal(stream: Any) -> bool:
+    """
+    Whether somebody reads there; never raises, for a program may put anything in stderr's place.
+    """
+    try:
+        return bool(stream.isatty())
+    except Exception:  # noqa: BLE001 - the log call's border: the stream is the caller's code
+        return False
+
+
+def write(stream: Any, text: str) -> None:
+    """
+    Write to a terminal, as far as it takes it.
+    """
+    with contextlib.suppress(Exception):
+        stream.write(text)
+        stream.flush()
 
 
 def _level_of_the_user() -> int:

@@ -233,6 +233,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     format: int = SPOOL_FORMAT
     #: The kernel's start time of `owner_pid`; 0 where it is not known.
     owner_start: int = 0
+    #: Where the parent's spool keeps it, which need not be this spool.
+    parent_folder: str = ""
 
 
 class Ledger(msgspec.Struct, kw_only=True):
@@ -318,6 +320,15 @@ class RunState(msgspec.Struct, kw_only=True):
     end: RunEnded | None = None
     #: The run's final status is in MLflow.
     done: bool = False
+    #: Address of the store that `run_id` is of, secrets masked.
+    store: str = ""
+
+    def forget_run(self) -> None:
+        """
+        Begin again in another store: what MLflow knows of the run there is nothing here.
+        """
+        self.run_id = self.run_url = self.experiment_id = None
+        self.status, self.done = "WAITING", False
 
 
 def canonical_json(value: Any) -> bytes:

@@ -69,7 +69,10 @@ class DeliveryReport:
                 command += f" --tracking-uri {shlex.quote(self.needed_uri)}"
             goes_on = not (self.is_offline or self.is_alone)
             who = "the sidecar goes on alone, or" if goes_on else "deliver them with"
-            found.append(f"{self.ledger.pending:,} records wait in {self.spool}; {who}: {command}")
+            waiting = f"{self.ledger.pending:,} records wait"
+            if not self.ledger.pending:
+                waiting = "files that describe the run wait"
+            found.append(f"{waiting} in {self.spool}; {who}: {command}")
             if self.last_error:
                 found.append(f"last error: {self.last_error}")
         return found

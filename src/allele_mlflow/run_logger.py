@@ -21,7 +21,7 @@ from allele_mlflow import snapshots
 from allele_mlflow.clock import now_monotonic_ns, now_monotonic_s, now_ns, pause_s
 from allele_mlflow.errors import DeliveryError, ErrorKind, RecordError, SidecarError
 from allele_mlflow.failures import Category, describe_failure
-from allele_mlflow.mistakes import Mistakes, warn
+from allele_mlflow.mistakes import Mistakes, is_terminal, warn, write
 from allele_mlflow.queue import plain, spool
 from allele_mlflow.queue.locks import is_locked
 from allele_mlflow.queue.run_reader import count_ledger
@@ -307,14 +307,13 @@ class RunLogger:
         try:
             data = snapshots.plain_genome(genome)
         except Exception as exc:  # noqa: BLE001 - the log call's border: to_dict is the caller's code
-            self._stream.reject("bad_artifact", "genome", name or "", genome, str(exc))
+            self._stream.reject("bad_artifact", "genome", name or "", genome, plain.said(exc))
             return None
         identity = content_hash(data)
         if identity not in self._genomes:
-            self._genomes.add(identity)
-            self._keep_bytes(
-                "genome", f"genomes/{identity[:16]}.json", lambda: canonical_json(data)
-            )
+            file = f"genomes/{identity[:16]}.json"
+            if self._keep_bytes("genome", file, lambda: canonical_json(data)):
+                self._genomes.add(identity)
         if name is not None:
             self.tag(f"allele.genome.{name}", identity)
         return identity
@@ -338,6 +337,7 @@ class RunLogger:
             params=params,
             tags=tags,
             parent_run_uid=self.run_uid,
+            parent_folder=self.handle(),
             on_error=self._mistakes.on_error,
         )
 
@@ -381,7 +381,7 @@ class RunLogger:
         if self._folder is None:
             return None
         folder = self._folder
-        if not folder.exists():
+        if not os.path.exists(folder):  # raises nothing, whatever the matter is
             folder = folder.parent.parent / spool.DONE / folder.name
         state = spool.read_struct(folder / spool.STATE_FILE, RunState)
         if state is not None:
@@ -395,6 +395,8 @@ class RunLogger:
         Args:
             timeout_s: Longest wait; `exit_timeout_s` by default.
         """
+        if self._report is not None:
+            return self._report.is_complete
         if self.settings.is_offline:
             return False
         # of the machine's one clock that is never set, for ids are compared between processes
@@ -405,7 +407,7 @@ class RunLogger:
             return False
         self._respawn()
         timeout_s = self.settings.exit_timeout_s if timeout_s is None else timeout_s
-        return self._wait(lambda s: s.flushed_id >= flush_id or s.done, timeout_s) is not None
+        return self._wait(lambda s: s.flushed_id >= flush_id, timeout_s) is not None
 
     # --- the end --------------------------------------------------------------------------------
 
@@ -479,7 +481,10 @@ class RunLogger:
             return "FINISHED", "close"
         if isinstance(exc, GeneratorExit):
             return "FINISHED", "close"
-        self.error(exc)
+        try:
+            self.error(exc)
+        except Exception as problem:  # noqa: BLE001 - a border: the exception is the caller's code, and strict
+            self._mistakes.warn_once("error", f"not logged: error(): {plain.said(problem)}")
         if isinstance(exc, KeyboardInterrupt):
             return "KILLED", "KeyboardInterrupt"
         if type(exc).__name__ == "CancelledError":  # what Ctrl-C is inside asyncio
@@ -537,8 +542,7 @@ class RunLogger:
     def _drain(self) -> RunState | None:
         timeout_s = self.settings.exit_timeout_s
         started_s = now_monotonic_s()
-        shows = sys.stderr is not None and sys.stderr.isatty()
-        shows = shows and self.settings.log_level != "error"
+        shows = self.settings.log_level != "error" and is_terminal(sys.stderr)
         shown_s = PROGRESS_AFTER_S - PROGRESS_EVERY_S
 
         def is_over(state: RunState) -> bool:
@@ -549,8 +553,7 @@ class RunLogger:
                 text = (
                     f"allele-mlflow: {state.ledger.pending:,} records to deliver, {waited_s:.0f} s"
                 )
-                sys.stderr.write(f"\r{text:<70}")
-                sys.stderr.flush()
+                write(sys.stderr, f"\r{text:<70}")
             rate = state.delivered_per_s
             if (
                 rate
@@ -564,7 +567,7 @@ class RunLogger:
             return self._wait(is_over, timeout_s)
         finally:
             if shows and shown_s >= PROGRESS_AFTER_S:
-                sys.stderr.write("\r" + " " * 70 + "\r")
+                write(sys.stderr, "\r" + " " * 70 + "\r")
 
     def _make_report(
         self,
@@ -578,7 +581,9 @@ class RunLogger:
         ledger = Ledger()
         if state is not None:
             ledger.add(state.ledger)
-        if not is_complete and self._is_owner:
+        if not self._is_owner:
+            ledger = self._own_counts()
+        elif not is_complete:
             ledger = self._counted() or ledger
         return DeliveryReport(
             experiment=self.experiment,
@@ -616,13 +621,29 @@ class RunLogger:
             ledger.dropped["spool_deleted"] = max(0, self._stored_count - self._last_delivered)
             if self._last_delivered:
                 ledger.delivered["metric"] = self._last_delivered
+        ledger.add(self._own_counts())
+        return ledger
+
+    def _own_counts(self) -> Ledger:
+        """
+        What this process refused or dropped.
+        """
+        ledger = Ledger()
         for reason, number in self._stream.counters.as_dict().items():
             outcome, _, name = reason.partition(".")
             (ledger.rejected if outcome == "rejected" else ledger.dropped)[name] = number
         return ledger
 
     def _is_spool_gone(self) -> bool:
-        return self._folder is not None and not self._folder.parent.parent.is_dir()
+        if self._folder is None:
+            return False
+        try:
+            os.stat(self._folder.parent.parent)
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            return False  # it cannot be looked at now
+        return False
 
     def _write_spec(self) -> None:
         """
@@ -649,10 +670,10 @@ class RunLogger:
                 f"logging took {report.overhead_ratio * 100:.1f} % of the run, over the budget "
                 f"of {budget:g} %; log less often, or arrays with series()"
             )
-        if self.settings.log_level == "error" or sys.stderr is None or not sys.stderr.isatty():
+        if self.settings.log_level == "error" or not is_terminal(sys.stderr):
             return
         for line in report.lines():
-            sys.stderr.write(f"allele-mlflow: {line}\n")
+            write(sys.stderr, f"allele-mlflow: {line}\n")
 
     def _overhead_ratio(self, elapsed_s: float) -> float | None:
         from allele_mlflow.queue.calibration import seconds_per_call  # only at the end
@@ -666,7 +687,9 @@ class RunLogger:
         try:
             return [(key, value) for key, value in mapping.items()]
         except Exception as exc:  # noqa: BLE001 - the log call's border: the mapping is the caller's code
-            self._stream.reject("bad_value", call, "", mapping, f"want names and values: {exc}")
+            self._stream.reject(
+                "bad_value", call, "", mapping, f"want names and values: {plain.said(exc)}"
+            )
             return []
 
     def _text(
@@ -684,20 +707,22 @@ class RunLogger:
         try:
             text = str(value)
         except Exception as exc:  # noqa: BLE001 - the log call's border: __str__ is the caller's code
-            self._stream.reject("bad_value", kind, key, value, f"want text: {exc}")
+            self._stream.reject("bad_value", kind, key, value, f"want text: {plain.said(exc)}")
             return
         key = str.__str__(key)  # a class of its own (StrEnum, NumPy's) has no place in a frame
         text = text.encode("utf-8", "replace").decode()
         if len(text) > longest:
-            artifact = f"allele/long_values/{kind}s/{snapshots.file_name_for(key)}.txt"
+            # of the value too: a param's first value stands, whatever comes later
+            name = f"{snapshots.file_name_for(key)}-{content_hash(text)[:8]}.txt"
+            artifact = f"allele/long_values/{kind}s/{name}"
             self.text(text, artifact)
             note = f" ... [{len(text)} characters; whole in artifact {artifact}]"
             text = text[: longest - len(note)] + note
         self._stream.event(event_type(timestamp_ns=now_ns(), key=key, value=text))
         self._slow_point()
 
-    def _keep_bytes(self, call: str, artifact_file: str, encode: Callable[[], bytes]) -> None:
-        self._keep(
+    def _keep_bytes(self, call: str, artifact_file: str, encode: Callable[[], bytes]) -> bool:
+        return self._keep(
             call,
             artifact_file,
             lambda folder: snapshots.snapshot_bytes(encode(), artifact_file, folder),
@@ -705,34 +730,38 @@ class RunLogger:
 
     def _keep(
         self, call: str, artifact_file: str, take: Callable[[Path], snapshots.Snapshot]
-    ) -> None:
+    ) -> bool:
+        """
+        Copy what becomes an artifact and say so in the event lane; whether it is there.
+        """
         problem = snapshots.artifact_problem(artifact_file) or self._artifacts.clash(artifact_file)
         if problem is not None:
             self._stream.reject("bad_artifact", call, artifact_file, "", problem)
-            return
-        refusal = self._stream.room_refusal(0)
+            return False
+        refusal = "dropped.closed" if self._stream.is_closed else self._stream.room_refusal(0)
         if refusal is not None or self._folder is None:
             self._stream.drop(refusal or "dropped.no_spool")
-            return
+            return False
         try:
             snapshot = take(self._folder / spool.ARTIFACTS)
         except snapshots.Unusable as exc:
             self._stream.reject("bad_artifact", call, artifact_file, "", str(exc))
-            return
+            return False
         except OSError:
             self._stream.drop("dropped.disk_full")
-            return
+            return False
         refusal = self._stream.room_refusal(snapshot.size_bytes if snapshot.copied else 0)
         if refusal is not None:
             snapshots.discard(snapshot, self._folder / spool.ARTIFACTS)
             self._stream.drop(refusal)
-            return
+            return False
         self._artifacts.add(artifact_file)
         event = ArtifactAdded(
             timestamp_ns=now_ns(), artifact_path=artifact_file, **snapshot._asdict()
         )
-        self._stream.event(event)
+        is_kept = self._stream.event(event)
         self._slow_point()
+        return is_kept
 
     def _wait(self, is_over: Callable[[RunState], bool], timeout_s: float) -> RunState | None:
         deadline_s = now_monotonic_s() + timeout_s
@@ -754,8 +783,9 @@ class RunLogger:
                     "spool gone", f"{self._folder} was deleted: what is logged now is lost"
                 )
                 return
-            self._write_spec()
-            self._respawn()
+            with contextlib.suppress(OSError):  # we are inside the benchmark's calls
+                self._write_spec()
+                self._respawn()
 
     def _may_launch(self) -> bool:
         """

@@ -36,7 +36,7 @@ class Phase:
     One `with log.phase(...)` block. Each is used once.
     """
 
-    __slots__ = ("_begun", "_block", "_on_slow", "_outer", "_stream")
+    __slots__ = ("_begun", "_block", "_on_slow", "_stream")
 
     def __init__(
         self, stream: StreamWriter, name: str, step: int | None, *, on_slow: Callable[[], None]
@@ -45,21 +45,20 @@ class Phase:
         self._block = OpenBlock(id(stream), name, step)
         self._on_slow = on_slow
         self._begun = 0
-        self._outer: tuple[OpenBlock, ...] = ()
 
     def __enter__(self) -> Self:
         _, name, step = self._block
         self._begun = self._stream.phase_edge(name, step)
-        self._outer = _open_blocks.get()
-        _open_blocks.set((*self._outer, self._block))
+        _open_blocks.set((*_open_blocks.get(), self._block))
         return self
 
     def __exit__(self, exc_type: object, exc: BaseException | None, traceback: object) -> None:
         stream, name, step = self._block
         self._stream.phase_edge(name, step, self._begun)
-        _open_blocks.set(self._outer)
+        # its own, and not what stood before it: generators may interleave
+        _open_blocks.set(tuple(b for b in _open_blocks.get() if b is not self._block))
         if exc is not None:
-            with contextlib.suppress(AttributeError):  # no room for it: an exception with slots
+            with contextlib.suppress(Exception):  # no room for it: an exception with slots
                 exc.__dict__.setdefault(_LEFT, {}).setdefault(stream, (name, step))
         self._on_slow()
 
@@ -77,8 +76,8 @@ def place_of(exc: BaseException, stream: StreamWriter) -> tuple[str | None, int 
     Name and step of the innermost phase that an exception has left, else of the one that the caller
     is in; None where there is none.
     """
-    left = getattr(exc, _LEFT, {}).get(id(stream))
-    if left is not None:
+    with contextlib.suppress(Exception):  # the exception is the caller's code
+        left = exc.__dict__[_LEFT][id(stream)]
         return left[0], left[1]
     inside = (block for block in reversed(_open_blocks.get()) if block.stream == id(stream))
     block = next(inside, None)

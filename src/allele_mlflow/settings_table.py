@@ -117,6 +117,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Meta(
             ge=0,
+            le=1 << 62,
             description="Most bytes a spool may hold; what comes after is dropped and counted. "
             "0: the smaller of 10 GB and 20 % of the free space.",
         ),

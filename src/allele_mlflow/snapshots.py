@@ -12,6 +12,7 @@ import csv
 import fcntl
 import io
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from allele_mlflow.queue import spool
+from allele_mlflow.queue import plain, spool
 from allele_mlflow.records import content_hash
 
 FICLONE = 0x40049409
@@ -156,12 +157,18 @@ def _walk(folder: Path, leaving_out: Path | None) -> Iterator[tuple[Path, str | 
         yield folder, f"want a folder that can be read: {exc.strerror}"
         return
     for entry in entries:
-        if entry.is_symlink() and entry.is_dir():
+        try:
+            is_folder, is_link, is_file = entry.is_dir(), entry.is_symlink(), entry.is_file()
+            is_left_out = is_folder and leaving_out is not None and entry.resolve() == leaving_out
+        except OSError as exc:  # a folder that may be listed and not entered
+            yield entry, f"want a file that can be read: {exc.strerror}"
+            continue
+        if is_folder and is_link:
             yield entry, "a link to a folder is not followed: want the folder itself"
-        elif entry.is_dir():
-            if leaving_out is None or entry.resolve() != leaving_out:
+        elif is_folder:
+            if not is_left_out:
                 yield from _walk(entry, leaving_out)
-        elif entry.is_file():
+        elif is_file:
             yield entry, None
         else:
             yield entry, "want a file: a pipe, a device, or a link to nothing cannot be kept"
@@ -247,7 +254,7 @@ def encode_json(value: Any) -> bytes:
     try:
         return msgspec.json.format(msgspec.json.encode(value, enc_hook=_to_plain), indent=2)
     except Exception as exc:
-        raise Unusable(f"want something JSON knows: {exc}") from exc
+        raise Unusable(f"want something JSON knows: {plain.said(exc)}") from exc
 
 
 def encode_table(table: Any, name: str) -> bytes:
@@ -275,20 +282,23 @@ def encode_table(table: Any, name: str) -> bytes:
             f"want a pandas DataFrame or a mapping of columns, got {type(table).__name__}"
         ) from exc
     except Exception as exc:
-        raise Unusable(f"want a table that can be written as {suffix}: {exc}") from exc
+        raise Unusable(f"want a table that can be written as {suffix}: {plain.said(exc)}") from exc
 
 
 def _encode_columns(columns: dict[Any, Any], suffix: str) -> bytes:
     try:
         rows = [list(row) for row in zip(*columns.values(), strict=True)]
-    except (TypeError, ValueError) as exc:
-        raise Unusable(f"want columns of equal length: {exc}") from exc
+    except Exception as exc:
+        raise Unusable(f"want columns of equal length: {plain.said(exc)}") from exc
     if suffix == ".json":
         return encode_json({"columns": list(columns), "data": rows})
     if suffix == ".csv":
-        text = io.StringIO(newline="")
-        csv.writer(text).writerows([list(columns), *rows])
-        return text.getvalue().encode()
+        try:
+            text = io.StringIO(newline="")
+            csv.writer(text).writerows([list(columns), *rows])
+            return text.getvalue().encode()
+        except Exception as exc:
+            raise Unusable(f"want cells that can be written: {plain.said(exc)}") from exc
     raise Unusable("want a pandas DataFrame for .parquet, got a mapping")
 
 
@@ -312,7 +322,9 @@ def encode_figure(figure: Any, name: str) -> bytes:
                 return str(figure.to_json()).encode()
             return bytes(figure.to_image(format=suffix.lstrip(".")))
     except Exception as exc:
-        raise Unusable(f"want a figure that can be written as {suffix or 'png'}: {exc}") from exc
+        raise Unusable(
+            f"want a figure that can be written as {suffix or 'png'}: {plain.said(exc)}"
+        ) from exc
     raise Unusable(f"want a matplotlib or plotly figure, got {type(figure).__name__}")
 
 
@@ -338,7 +350,11 @@ def _to_plain(value: Any) -> Any:
 
 
 def _file_name(path: Path) -> str:
-    return path.name[-100:] or "artifact"
+    """
+    A name for the copy that any file system and locale takes; the end of the file's own, to be
+    recognised by.
+    """
+    return re.sub(r"[^A-Za-z0-9._-]", "_", path.name)[-100:] or "artifact"
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from allele_mlflow import SettingsError, start_logger
+from allele_mlflow.records import content_hash
 from allele_mlflow.testing import assert_ledger_balanced
 from tests.integration.runs import Station, assert_good_arrived, log_good, our_warnings
 
@@ -45,14 +46,28 @@ def test_long_values_stay_whole(station: Station, tmp_path: Path) -> None:
         log.param("prompt", long_text)
         log.tag("a/b", long_text)
     kept = station.kept(str(log.close().run_id))
+    digest = content_hash(long_text)[:8]
     for value, path in (
-        (kept.params["prompt"], "allele/long_values/params/prompt.txt"),
-        (kept.tags["a/b"], "allele/long_values/tags/a/b.txt"),
-        (kept.tags["at start"], "allele/long_values/tags/at start.txt"),
+        (kept.params["prompt"], f"allele/long_values/params/prompt-{digest}.txt"),
+        (kept.tags["a/b"], f"allele/long_values/tags/a/b-{digest}.txt"),
+        (kept.tags["at start"], f"allele/long_values/tags/at start-{digest}.txt"),
     ):
         assert value.endswith(f" ... [9000 characters; whole in artifact {path}]")
         assert kept.artifact(path, tmp_path / path).decode() == long_text
     assert_ledger_balanced(log.close().ledger, accepted=6)
+
+
+def test_refused_long_param_leaves_the_first_ones_text(station: Station, tmp_path: Path) -> None:
+    """
+    MLflow keeps the first value of a param, and the artifact that it names still holds it.
+    """
+    with station.start() as log:
+        log.param("prompt", "x" * 9000)
+        log.param("prompt", "y" * 9000)
+    assert log.close().ledger.rejected == {"store": 1}
+    kept = station.kept(str(log.close().run_id))
+    path = kept.params["prompt"].rpartition("whole in artifact ")[2].rstrip("]")
+    assert kept.artifact(path, tmp_path) == b"x" * 9000
 
 
 def test_start_with_bad_tags_spoils_nothing(station: Station) -> None:

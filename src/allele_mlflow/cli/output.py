@@ -73,7 +73,9 @@ def shown(text: str) -> str:
     The text as stdout shows it: in one line, with escapes for what its encoding lacks.
     """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    return " ".join(text.split()).encode(encoding, "backslashreplace").decode(encoding)
+    # a name may hold what moves a terminal's cursor
+    plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+    return plain.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def leave(code: int) -> NoReturn:
@@ -131,4 +133,4 @@ class Progress(logging.Handler):
         Write a warning of the delivery's.
         """
         self.show("")
-        complain(self.format(record))
+        complain(record.getMessage())  # one line: the traceback is the sidecar's log's

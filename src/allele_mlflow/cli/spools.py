@@ -134,8 +134,8 @@ def _read_undescribed(folder: Path) -> SpooledRun | None:
         ledger = reader.ledger(is_exact=True)
     finally:
         reader.close()
-    if not reader.streams:
-        return None
+    if not (reader.streams and ledger.accepted):
+        return None  # a start that was interrupted at once
     state = spool.read_struct(folder / spool.STATE_FILE, RunState)
     return SpooledRun(folder, spec, state, ledger, True, False, is_described=False)
 

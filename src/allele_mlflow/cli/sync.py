@@ -5,6 +5,7 @@ settings, each run to its own store.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,10 +24,12 @@ from allele_mlflow.errors import ErrorKind, SettingsError, TrackingError
 from allele_mlflow.records import RunSpec
 from allele_mlflow.settings import Settings, mask_secrets
 from allele_mlflow.sidecar.store import open_store
-from allele_mlflow.sidecar.worker import Worker
+from allele_mlflow.sidecar.worker import Worker, raise_descriptor_limit
 from allele_mlflow.tracking.protocol import Tracking
 
 LOOK_S = 0.5
+#: An upload shows no progress; one that is slower than this is given up.
+SLOWEST_BYTES_S = 1_000_000
 
 
 @click.command()
@@ -48,15 +51,18 @@ def sync(spool_dir: Path | None, tracking_uri: str | None, give_up_after: float)
     code 2: a store must be named with --tracking-uri; 6: a store was unreachable; 7: records were
     refused, torn or cannot be read. Ctrl-C is safe: what is not delivered goes on waiting.
     """
-    settings = settings_module.load({"tracking_uri": tracking_uri} if tracking_uri else None)
-    if tracking_uri and settings.is_offline:
+    if math.isnan(give_up_after) or give_up_after < 0:
+        raise click.BadParameter(f"want seconds, 0 or more, got {give_up_after}")
+    is_explicit = tracking_uri is not None
+    settings = settings_module.load({"tracking_uri": tracking_uri} if is_explicit else None)
+    if is_explicit and settings.is_offline:
         raise SettingsError(
             "tracking_uri='offline': want a store to deliver to, e.g. --tracking-uri sqlite:///mlflow.db",
             kind=ErrorKind.BAD_SETTING,
         )
     spools = find_spools(spool_dir, settings.spool_dir)
     found = [run for folder in spools for run in spooled_runs(folder, with_done=False)]
-    find = partial(find_target, setting_uri=settings.tracking_uri, is_explicit=bool(tracking_uri))
+    find = partial(find_target, setting_uri=settings.tracking_uri, is_explicit=is_explicit)
     outcome = SyncOutcome()
     for run in found:
         if not run.is_served:
@@ -84,6 +90,7 @@ def _deliver_all(
     """
     Deliver to one store after another, whatever becomes of the others.
     """
+    raise_descriptor_limit()
     with Progress() as progress:
         for target in outcome.runs:
             try:
@@ -144,6 +151,8 @@ async def _watch(worker: Worker, give_up_after_s: float, progress: Progress) -> 
         present = worker.progress
         if present != dealt_with:
             dealt_with, since_s = present, now_monotonic_s()
-        elif now_monotonic_s() - since_s > give_up_after_s:
+        elif (
+            now_monotonic_s() - since_s > give_up_after_s + worker.bytes_in_flight / SLOWEST_BYTES_S
+        ):
             worker.stop()
         progress.show(f"{present:,} records dealt with")

@@ -72,6 +72,8 @@ class SyncOutcome:
         metrics = run.ledger.delivered.get("metric", 0)
         end = "still waiting" if run.is_waiting else run.state.status if run.state else "?"
         error = run.state.last_error if run.is_waiting and run.state else None
+        if run.is_waiting and not error and (run.state is None or run.state.end is None):
+            error = "its program still runs, or another process delivers it"
         say(
             f"{_label(run)}: {end}, {metrics:,} metrics delivered, "
             f"{run.ledger.pending:,} pending, {run.ledger.lost:,} rejected, dropped or torn"

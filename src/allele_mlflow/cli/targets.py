@@ -35,10 +35,15 @@ def adapt_spec(spec: RunSpec, settings: Settings) -> RunSpec:
     """
     The run's description for the store of `settings`: what was meant for another one is replaced.
     """
-    if not spec.offline and mask_secrets(settings.tracking_uri) == spec.tracking_uri_masked:
+    store = mask_secrets(settings.tracking_uri)
+    if not spec.offline and store == spec.tracking_uri_masked:
         return spec
     return msgspec.structs.replace(
         spec,
+        tracking_uri_masked=store,
+        # ids of a run that is to go on mean nothing in another store
+        run_id=spec.run_id if spec.offline else None,
+        parent_run_id=spec.parent_run_id if spec.offline else None,
         artifact_location=settings.experiment_artifact_location,
         batch_size=settings.batch_size,
     )

@@ -19,6 +19,9 @@ import msgspec
 from allele_mlflow.queue import layout
 from allele_mlflow.records import Ledger
 
+#: Most bytes of a slot, but for streams with hundreds of segments.
+USUAL_BYTES = 4096
+
 
 class SegmentPosition(msgspec.Struct, frozen=True, array_like=True):
     """
@@ -62,10 +65,13 @@ class CursorFile:
     def load(self) -> CursorState | None:
         """
         The newest slot that checks, or None where there is none.
+
+        Raises:
+            OSError: it cannot be read now.
         """
         try:
             data = self.path.read_bytes()
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):  # and nothing else: it would count anew
             return None
         best: CursorState | None = None
         for start in (0, layout.CURSOR_SLOT_BYTES):
@@ -99,6 +105,11 @@ class CursorFile:
         if self._descriptor < 0:
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
             self._descriptor = os.open(self.path, flags, 0o600)
+            with contextlib.suppress(
+                OSError, AttributeError
+            ):  # so that a full disk has room for what is usual
+                os.posix_fallocate(self._descriptor, 0, USUAL_BYTES)
+                os.posix_fallocate(self._descriptor, layout.CURSOR_SLOT_BYTES, USUAL_BYTES)
         data = head + payload
         if len(data) > layout.CURSOR_SLOT_BYTES:
             raise OSError(errno.EFBIG, f"{self.path}: {len(data)} bytes, want one slot's at most")

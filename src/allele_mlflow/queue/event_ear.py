@@ -58,3 +58,15 @@ def find_farewell(path: Path) -> RunEnded | StreamEnded | None:
             if isinstance(event, (RunEnded, StreamEnded)):
                 found = event
     return found
+
+
+def find_flushes(path: Path, end_offset: int, after_id: int) -> list[FlushAsked]:
+    """
+    The flushes before an offset with an id above `after_id`.
+    """
+    log, found = EventReader(path), list[FlushAsked]()
+    while log.offset < end_offset and (frames := log.read(limit=FRAMES_PER_READ)):
+        for event, offset in frames:
+            if isinstance(event, FlushAsked) and event.flush_id > after_id and offset <= end_offset:
+                found.append(event)
+    return found

@@ -78,6 +78,8 @@ class EventReader:
         """
         frames: list[EventFrame] = []
         try:
+            if os.stat(self.path).st_size <= self.offset:  # the usual answer, and a cheap one
+                return frames
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return frames

@@ -14,14 +14,20 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from allele_mlflow.clock import now_monotonic_s
 from allele_mlflow.queue import spool
 
 T = TypeVar("T")
+#: How long a file rests that could not be written.
+RETRY_S = 0.25
 
 
 class LineFile:
     """
     One such file, which need not exist. Not thread-safe.
+
+    Where the disk is full, lines are held in memory until it has room: they are read like the
+    others, and are lost with the process, so no cursor may pass their records before.
     """
 
     def __init__(self, path: Path) -> None:
@@ -29,38 +35,59 @@ class LineFile:
         #: Lines appended by this object.
         self.appended_count = 0
         self._is_whole = False
+        self._unwritten: list[bytes] = []
+        self._retry_at_s = 0.0
+
+    @property
+    def has_unwritten(self) -> bool:
+        """
+        Whether a line is not on the disk, after another try.
+        """
+        if self._unwritten and now_monotonic_s() >= self._retry_at_s:
+            self._write()
+        return bool(self._unwritten)
 
     def append(self, line: Any) -> None:
         """
         Append one document: plain data or a msgspec struct.
-
-        Raises:
-            OSError: it was not written, or only in part; the next line begins anew.
         """
-        data = msgspec.json.encode(line) + b"\n"
-        if not self._is_whole and not self._ends_in_a_line():
-            data = b"\n" + data
-        self._is_whole = False
-        with open(self.path, "ab", buffering=0, opener=_private) as file:
-            spool.write_all(file.fileno(), data)
-        self._is_whole = True
+        self._unwritten.append(msgspec.json.encode(line) + b"\n")
         self.appended_count += 1
+        if now_monotonic_s() >= self._retry_at_s:
+            self._write()
 
     def read(self, line_type: type[T]) -> Iterator[T]:
         """
         Every line that is one of these.
         """
         decoder = msgspec.json.Decoder(line_type)
+        for data in self._lines():
+            try:
+                yield decoder.decode(data)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                continue
+
+    def _lines(self) -> Iterator[bytes]:
         try:
-            file = self.path.open("rb")
+            with self.path.open("rb") as file:
+                yield from file
         except FileNotFoundError:
-            return
-        with file:
-            for data in file:
-                try:
-                    yield decoder.decode(data)
-                except (msgspec.MsgspecError, UnicodeDecodeError):
-                    continue
+            pass
+        yield from tuple(self._unwritten)
+
+    def _write(self) -> None:
+        data = b"".join(self._unwritten)
+        try:
+            if not self._is_whole and not self._ends_in_a_line():
+                data = b"\n" + data
+            self._is_whole = False
+            with open(self.path, "ab", buffering=0, opener=_private) as file:
+                spool.write_all(file.fileno(), data)
+        except OSError:
+            self._retry_at_s = now_monotonic_s() + RETRY_S
+            return  # the next line, or who asks, tries again; one cut short is closed off
+        self._is_whole = True
+        self._unwritten.clear()
 
     def _ends_in_a_line(self) -> bool:
         try:

@@ -42,7 +42,7 @@ def number(value: Any) -> float | str:
             return f"want one number, got shape {value.shape}; use series() for arrays"
         return float(value)
     except Exception as exc:  # noqa: BLE001 - the log call's border: __float__ is the caller's code
-        return f"want a number, got {type(value).__name__} ({exc})"
+        return f"want a number, got {type(value).__name__} ({said(exc)})"
 
 
 def step(value: Any) -> int | str:
@@ -89,7 +89,20 @@ def doubles(values: Any) -> memoryview | str:
             values = array("d", values)
         return memoryview(values)
     except Exception as exc:  # noqa: BLE001 - the log call's border: the array is the caller's code
-        return f"want numbers, shape (n,): {exc}"
+        return f"want numbers, shape (n,): {said(exc)}"
+
+
+def size_of(values: Any) -> int:
+    """
+    How many values there are, 1 where they do not tell; never raises.
+    """
+    try:
+        is_list = (
+            not isinstance(values, (str, bytes, bytearray)) and getattr(values, "ndim", 1) == 1
+        )
+        return len(values) if is_list else 1
+    except Exception:  # noqa: BLE001 - the log call's border: __len__ is the caller's code
+        return 1
 
 
 def shown(value: object) -> str:
@@ -101,6 +114,16 @@ def shown(value: object) -> str:
     except Exception:  # noqa: BLE001 - the log call's border: __repr__ is the caller's code
         text = f"<{type(value).__name__} whose repr failed>"
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."
+
+
+def said(exc: BaseException) -> str:
+    """
+    What an exception says, or its class; never raises, though its `__str__` is the caller's code.
+    """
+    try:
+        return str(exc) or type(exc).__name__
+    except Exception:  # noqa: BLE001 - the log call's border: __str__ is the caller's code
+        return type(exc).__name__
 
 
 def store_page(

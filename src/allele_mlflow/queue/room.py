@@ -18,6 +18,8 @@ LOW_DISK_BYTES = 64 << 20
 #: Looking through the spool takes at most this share of the time; how often at most, and how often
 #: where there is no room.
 LOOK_RATIO = 0.01
+#: The unit of `st_blocks`, whatever the file system's own.
+BLOCK_BYTES = 512
 LOOK_EVERY_S = 1.0
 LOOK_WHEN_FULL_S = 0.25
 
@@ -35,14 +37,14 @@ class Room:
     Thread safety: any thread; two that ask at once may both get the last piece.
     """
 
-    __slots__ = ("_due_s", "_looked_s", "_quota_bytes", "_reason", "_scope", "_used_bytes")
+    __slots__ = ("_due_s", "_due_when_full_s", "_quota_bytes", "_reason", "_scope", "_used_bytes")
 
     def __init__(self, scope: Path, quota_bytes: int) -> None:
         self._scope = scope
         self._quota_bytes = quota_bytes
         self._used_bytes = 0
         self._reason: str | None = None
-        self._looked_s = self._due_s = float("-inf")
+        self._due_s = self._due_when_full_s = float("-inf")
 
     def refusal(self, size_bytes: int) -> str | None:
         """
@@ -52,7 +54,7 @@ class Room:
         if now_s >= self._due_s:
             self._look(now_s)
         reason = self._reason_for(size_bytes)
-        if reason is not None and now_s - self._looked_s >= LOOK_WHEN_FULL_S:
+        if reason is not None and now_s >= self._due_when_full_s:
             self._look(now_s)
             reason = self._reason_for(size_bytes)
         if reason is None:
@@ -85,9 +87,10 @@ class Room:
             self._reason = "dropped.disk_full" if is_low else None
         if self._quota_bytes:
             self._used_bytes = used_bytes(self._scope)
-        self._looked_s = now_s
-        cost_s = now_monotonic_s() - now_s
-        self._due_s = now_s + max(LOOK_EVERY_S, cost_s / LOOK_RATIO)
+        end_s = now_monotonic_s()
+        rest_s = (end_s - now_s) / LOOK_RATIO
+        self._due_s = end_s + max(LOOK_EVERY_S, rest_s)
+        self._due_when_full_s = end_s + max(LOOK_WHEN_FULL_S, rest_s)
 
 
 def quota_bytes(scope: Path, wanted: int) -> int:
@@ -116,7 +119,8 @@ def used_bytes(scope: Path) -> int:
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(Path(entry.path))
                     else:
-                        total += entry.stat(follow_symlinks=False).st_size
+                        # as the disk counts: a file may have holes
+                        total += entry.stat(follow_symlinks=False).st_blocks * BLOCK_BYTES
         except OSError:
             continue  # a run that was delivered and removed while we looked
     return total

@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from allele_mlflow.clock import now_ns
 from allele_mlflow.queue import spool
-from allele_mlflow.queue.locks import try_lock_folder
+from allele_mlflow.queue.archive import DAMAGED, RUBBISH, stream_names, tidy_up
 from allele_mlflow.queue.stream_reader import Chunk, StreamMark, StreamReader
 from allele_mlflow.queue.uploads import UploadList
-from allele_mlflow.records import Event, Ledger, Reading, RunSpec
+from allele_mlflow.records import Event, FlushAsked, Ledger, Reading, RunSpec
 
-#: What stays of a delivered run, beside its damaged files.
-KEPT_FILES = frozenset({spool.RUN_FILE, spool.STATE_FILE, spool.REJECTED_FILE})
-DAMAGED = "damaged"
+#: Age from which on a folder's time of change tells of every change.
+SETTLED_NS = 2_000_000_000
 
 
 class StreamChunk(NamedTuple):
@@ -43,12 +43,22 @@ class RunReader:
         #: Artifacts that were read and are not in MLflow.
         self.uploads = UploadList(folder)
         self._turn = 0
+        #: When the folder of the streams had changed last as it was listed.
+        self._listed_ns = 0
 
     def discover(self) -> None:
         """
         Look for streams that have come; `read` and the properties do so by themselves.
         """
-        for name in _stream_names(self.folder):
+        try:
+            changed_ns = os.stat(self.folder / spool.STREAMS).st_mtime_ns
+        except FileNotFoundError:
+            return
+        if changed_ns == self._listed_ns:
+            return
+        # what comes within the grain of the clock leaves no other time behind
+        self._listed_ns = changed_ns if now_ns() - changed_ns > SETTLED_NS else 0
+        for name in stream_names(self.folder):
             if name not in self.streams:
                 self.streams[name] = StreamReader(self.folder / spool.STREAMS / name)
 
@@ -68,10 +78,18 @@ class RunReader:
             chunk = stream.read(rest)
             if not chunk.is_empty:
                 chunks.append(StreamChunk(stream, chunk))
-                rest -= len(chunk.readings) + len(chunk.edges)
+                rest -= chunk.record_count
                 if rest <= 0:
                     break
         return chunks
+
+    def earlier_flushes(self, after_id: int) -> list[FlushAsked]:
+        """
+        See `StreamReader.earlier_flushes`, of all streams, oldest first.
+        """
+        self.discover()
+        found = [f for stream in self.streams.values() for f in stream.earlier_flushes(after_id)]
+        return sorted(found, key=lambda flush: flush.flush_id)
 
     def listen(self) -> list[Event]:
         """
@@ -212,53 +230,33 @@ class RunReader:
         """
         target = self.folder.parent.parent / spool.DONE / self.folder.name
         target.parent.mkdir(mode=0o700, exist_ok=True)
+        if stream_names(target):  # an earlier part, whose archiving was cut short: to be read too
+            for name in stream_names(target):
+                source = target / spool.STREAMS / name
+                source.rename(self.folder / spool.STREAMS / name)
+            return False
         if target.exists():  # an earlier part of the same run
             shutil.rmtree(target, ignore_errors=True)
         self.folder.rename(target)
         # nobody joins any more; whoever did before the move is seen now
-        if any(name not in self.streams for name in _stream_names(target)):
+        if any(not self._is_over(name) for name in stream_names(target)):
             target.rename(self.folder)
             return False
         self.close()
-        for stream in _stream_names(target):
-            for name in self.streams[stream].damaged_files:
+        for stream in self.streams.values():
+            for name in stream.damaged_files:
                 (target / DAMAGED).mkdir(mode=0o700, exist_ok=True)
                 with contextlib.suppress(OSError):
-                    source = target / spool.STREAMS / stream / name
-                    source.rename(target / DAMAGED / f"{stream}-{name}")
-        with contextlib.suppress(OSError):
-            for entry in os.scandir(target):
-                if entry.is_dir() and entry.name not in (DAMAGED, spool.STREAMS):
-                    shutil.rmtree(entry.path, ignore_errors=True)
-                elif entry.is_file() and entry.name not in KEPT_FILES:
-                    os.unlink(entry.path)
-        shutil.rmtree(target / spool.STREAMS, ignore_errors=True)  # the last: see `bring_back`
+                    source = target / spool.STREAMS / stream.stream_id / name
+                    source.rename(target / DAMAGED / f"{stream.stream_id}-{name}")
+        # from here on the run is over, and what is still there is rubbish; see `bring_back`
+        (target / spool.STREAMS).rename(target / RUBBISH)
+        tidy_up(target)
         return True
 
-
-def bring_back(scope: Path) -> None:
-    """
-    Bring back runs whose archiving was cut short, so that it is done again: somebody may have
-    joined them.
-    """
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(scope / spool.DONE):
-            folder, target = Path(entry.path), scope / spool.RUNS / entry.name
-            if not (folder / spool.STREAMS).is_dir() or target.exists():
-                continue
-            lock = try_lock_folder(folder)
-            if lock is not None:
-                with contextlib.suppress(OSError):
-                    folder.rename(target)
-                lock.release()
-
-
-def _stream_names(folder: Path) -> list[str]:
-    try:
-        names = os.listdir(folder / spool.STREAMS)
-    except FileNotFoundError:  # and nothing else: an empty answer ends a run
-        return []
-    return [name for name in names if not name.startswith(".")]
+    def _is_over(self, name: str) -> bool:
+        stream = self.streams.get(name)
+        return stream is not None and stream.is_finished
 
 
 def count_ledger(folder: Path, *, is_exact: bool = True) -> Ledger | None:

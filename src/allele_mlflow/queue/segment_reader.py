@@ -263,7 +263,16 @@ class SegmentReader:
         return layout.RECORD.iter_unpack(data)
 
 
-def count_unread(path: Path, position: SegmentPosition, *, is_exact: bool) -> int:
+class Unread(NamedTuple):
+    """
+    Readings and edges that were not read. `is_full`: no more will come.
+    """
+
+    record_count: int
+    is_full: bool
+
+
+def count_unread(path: Path, position: SegmentPosition, *, is_exact: bool) -> Unread:
     """
     Readings and edges of a segment behind a position.
 
@@ -281,13 +290,14 @@ def count_unread(path: Path, position: SegmentPosition, *, is_exact: bool) -> in
         end = segment.slot_count if is_exact else segment.written_end()
         if segment.is_series:
             slots = chain(segment.open, range(segment.next, end))
-            return sum(segment.page_size(slot) for slot in slots)
+            return Unread(sum(segment.page_size(slot) for slot in slots), False)
         if not is_exact and end == segment.slot_count:
-            return end - segment.next + len(segment.open)
+            return Unread(end - segment.next + len(segment.open), True)
         late = [segment.word(slot) for slot in segment.open]
         rest = segment.words(segment.next, max(0, end - segment.next))
         words = chain(late, (word for _, word in rest))
-        return sum(word & 0xFF not in (0, layout.KIND_VOID) for word in words)
+        count = sum(word & 0xFF not in (0, layout.KIND_VOID) for word in words)
+        return Unread(count, False)
     finally:
         segment.close()
 

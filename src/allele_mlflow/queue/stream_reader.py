@@ -13,11 +13,12 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from allele_mlflow.clock import now_monotonic_s
 from allele_mlflow.errors import QueueFormatError
 from allele_mlflow.queue import layout
 from allele_mlflow.queue.counters import read_counters
 from allele_mlflow.queue.cursor import CursorFile, CursorState, Position
-from allele_mlflow.queue.event_ear import EventEar, find_farewell
+from allele_mlflow.queue.event_ear import EventEar, find_farewell, find_flushes
 from allele_mlflow.queue.events import EventFrame, EventReader, scan_end
 from allele_mlflow.queue.locks import is_writer_alive
 from allele_mlflow.queue.segment_reader import RawRecord, SegmentReader
@@ -26,6 +27,7 @@ from allele_mlflow.queue.stream_segments import StreamSegments
 from allele_mlflow.records import (
     RECORD_KINDS,
     Event,
+    FlushAsked,
     KeyDefined,
     Ledger,
     Reading,
@@ -37,6 +39,8 @@ from allele_mlflow.records import (
 EVENTS_PER_READ = 200
 #: Frames that the ear takes in at once, so that nobody waits for it.
 FRAMES_PER_LISTEN = 2000
+#: How often to look whether a writer lives that writes no events.
+LOOK_EVERY_S = 0.2
 UNKNOWN_KEY = "unknown_key"
 
 
@@ -72,6 +76,13 @@ class Chunk(NamedTuple):
         """
         return not (self.readings or self.edges or self.events or self.rejected)
 
+    @property
+    def record_count(self) -> int:
+        """
+        Readings and phase edges in it: what a read's limit bounds.
+        """
+        return len(self.readings) + len(self.edges)
+
 
 class StreamMark(NamedTuple):
     """
@@ -102,12 +113,14 @@ class StreamReader:
         log = folder / layout.EVENT_LOG
         self._events = EventReader(log, position.events_offset)
         self._read_records = 0
+        self._began_offset = position.events_offset
         self._ear = EventEar(log, position.events_offset)
         self._key_scan = EventReader(log)
         self._keys: dict[int, str] = {}
         self.is_finished = state is not None and state.is_finished
         self._is_dead = self.is_finished
         self._has_uncommitted = False
+        self._look_at_s, self._looked_at = 0.0, -1
         #: The writer is gone and every event of its was heard.
         self.has_heard_last_event = self.is_finished
         if state is None:
@@ -126,7 +139,7 @@ class StreamReader:
         self._look()
         wanted = limit
         for segment in self._segments.unfinished():
-            before = len(chunk.readings) + len(chunk.edges)
+            before = chunk.record_count
             if segment.is_series:
                 self._read_pages(segment, wanted, chunk)
             else:
@@ -134,7 +147,7 @@ class StreamReader:
                     self._sort_in(record, chunk)
             if segment.is_finished:
                 segment.close()
-            wanted -= len(chunk.readings) + len(chunk.edges) - before
+            wanted -= chunk.record_count - before
             if wanted <= 0:
                 break
         for frame in self._events.read(limit=EVENTS_PER_READ, is_final=self._is_dead):
@@ -158,6 +171,12 @@ class StreamReader:
             if self._ear.hear(FRAMES_PER_LISTEN, is_final=self._is_dead):
                 self.has_heard_last_event = self._is_dead
         return self._ear.take_heard()
+
+    def earlier_flushes(self, after_id: int) -> list[FlushAsked]:
+        """
+        Flushes with higher ids in what was read before this reader began, by the event log.
+        """
+        return find_flushes(self._events.path, self._began_offset, after_id)
 
     def farewell(self) -> RunEnded | StreamEnded | None:
         """
@@ -187,21 +206,24 @@ class StreamReader:
         """
         return self._events.offset
 
-    def commit(self, outcome: Ledger) -> None:
+    def commit(self, outcome: Ledger, *, is_kept: bool = True) -> None:
         """
         Record that everything read so far is dealt with, and remove segments that are read to the
         end.
 
         Args:
             outcome: What became of the records since the last commit.
+            is_kept: False where a part of that is only in this process's memory: then it is noted
+                with the next commit.
         Raises:
             OSError: the cursor could not be written; nothing is lost, the records will be sent
                 again.
         """
         self.totals.add(outcome)
         self._has_uncommitted = False
-        self._store_cursor()
-        self._segments.remove_finished()
+        if is_kept:
+            self._store_cursor()
+            self._segments.remove_finished()
 
     def ledger(self, *, is_exact: bool = False) -> Ledger:
         """
@@ -304,13 +326,17 @@ class StreamReader:
         path = self.folder / layout.STREAM_PAGE
         try:
             return layout.decode_stream_page(path.read_bytes(), str(path))
-        except (OSError, QueueFormatError) as exc:
+        except (FileNotFoundError, NotADirectoryError, QueueFormatError) as exc:
             self.damage.append(str(exc))
             return None
 
     def _look(self) -> None:
         # before reading: what a writer did before it died is visible after
-        self._is_dead = self._is_dead or not is_writer_alive(self.folder)
+        now_s, written = now_monotonic_s(), scan_end(self._events.path)
+        if self._is_dead or (now_s < self._look_at_s and written == self._looked_at):
+            return  # with thousands of idle streams every look counts; a farewell is written
+        self._look_at_s, self._looked_at = now_s + LOOK_EVERY_S, written
+        self._is_dead = not is_writer_alive(self.folder)
 
     def _has_read_events(self, end: int) -> bool:
         if self._events.offset >= end:
@@ -378,6 +404,7 @@ class StreamReader:
             self._store_cursor()
             self._segments.remove_finished(is_over=True)
             self._segments.remove_spare()
+        self._cursor.close()
 
     def _store_cursor(self) -> None:
         # finished segments are named until they are gone: a reader that finds one must not begin it

@@ -43,6 +43,8 @@ class StreamSegments:
         names = self.names()
         self._known = {name: place for name, place in positions.items() if name in names}
         self._open: dict[str, SegmentReader] = {}
+        #: Of a backlog: records in segments that are full and not begun.
+        self._full_counts: dict[str, int] = {}
 
     def names(self, lane: str | None = None) -> list[str]:
         """
@@ -129,9 +131,17 @@ class StreamSegments:
         """
         total = 0
         for name in self.names():
+            is_begun = name in self._open or name in self._known
+            if name in self._full_counts and not (is_begun or is_exact):
+                total += self._full_counts[name]
+                continue
+            self._full_counts.pop(name, None)
             with contextlib.suppress(OSError, QueueFormatError):
                 place = self._position_of(name)
-                total += count_unread(self.folder / name, place, is_exact=is_exact)
+                unread = count_unread(self.folder / name, place, is_exact=is_exact)
+                total += unread.record_count
+                if unread.is_full and not is_begun:
+                    self._full_counts[name] = unread.record_count
         return total
 
     def ends(self) -> dict[str, int]:

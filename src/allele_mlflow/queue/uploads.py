@@ -9,8 +9,9 @@ ahead of its cursor too; it is known by its place in the event lane, and counted
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -44,33 +45,53 @@ class Upload(msgspec.Struct, frozen=True):
     artifact: ArtifactAdded
 
 
+@dataclass(slots=True)
+class _Fate:
+    """
+    What became of one artifact.
+    """
+
+    is_settled: bool = False
+    rejected: str | None = None
+
+
 class UploadList:
     """
-    Not thread-safe; one writer at a time (the lock of the run's folder sees to it).
+    Of artifacts that are dealt with only their number is kept. Not thread-safe; one writer at a
+    time (the lock of the run's folder sees to it).
     """
 
     def __init__(self, folder: Path) -> None:
         self._file = LineFile(folder / spool.UPLOADS_FILE)
-        self._uploads: dict[int, Upload] = {}
         self._waiting: dict[int, Upload] = {}
-        self._rejected: dict[int, str] = {}
-        self._places: set[tuple[str, int]] = set()
+        #: By artifact path the numbers of those that wait, in order.
+        self._paths: dict[str, deque[int]] = {}
+        #: By their place, those that may be ahead of a cursor, and what became of them.
+        self._ahead: dict[tuple[str, int], _Fate] = {}
+        self._delivered = 0
+        self._rejected: Counter[str] = Counter()
         #: Number of the last artifact that came.
         self.last_number = 0
+        #: How many do not wait any more.
+        self.settled_count = 0
         for line in self._file.read(_Line):
             if line.artifact is not None:
                 self._note(Upload(line.number, line.stream, line.end, line.artifact))
             else:
                 self._settle(line.number, line.rejected)
 
+    @property
+    def has_unwritten(self) -> bool:
+        """
+        Whether a full disk kept a line from being written; see `LineFile`.
+        """
+        return self._file.has_unwritten
+
     def add(self, artifact: ArtifactAdded, *, stream: str, end: int) -> None:
         """
         An artifact was read.
-
-        Raises:
-            OSError: it cannot be kept; read it again.
         """
-        if (stream, end) in self._places:
+        if (stream, end) in self._ahead:
             return
         number = self.last_number + 1
         self._file.append(_Line(number, stream, end, artifact))
@@ -79,12 +100,22 @@ class UploadList:
     def settle(self, upload: Upload, rejected: str | None = None) -> None:
         """
         It is in MLflow, or with a reason it never will be.
-
-        Raises:
-            OSError: that cannot be kept; the artifact is uploaded once more.
         """
         self._file.append(_Line(upload.number, rejected=rejected))
         self._settle(upload.number, rejected)
+
+    def find(self, number: int) -> Upload | None:
+        """
+        One that waits.
+        """
+        return self._waiting.get(number)
+
+    def first_of(self, artifact_path: str) -> Upload | None:
+        """
+        The oldest that waits for its turn at a path: the last one that came is to stand there.
+        """
+        numbers = self._paths.get(artifact_path)
+        return self._waiting[numbers[0]] if numbers else None
 
     def waiting(self) -> list[Upload]:
         """
@@ -96,43 +127,52 @@ class UploadList:
         """
         Whether any waits, or any of those up to a number.
         """
-        if up_to is None:
-            return bool(self._waiting)
-        return any(number <= up_to for number in self._waiting)
-
-    @property
-    def settled_count(self) -> int:
-        """
-        How many do not wait any more.
-        """
-        return len(self._uploads) - len(self._waiting)
+        first = next(iter(self._waiting), None)
+        return first is not None and (up_to is None or first <= up_to)
 
     def ledger(self, offsets: Mapping[str, int]) -> Ledger:
         """
         What became of the artifacts that came here.
 
         Args:
-            offsets: How far each stream's event lane was read; what lies ahead is counted there.
+            offsets: How far each stream's event lane was read, never less than the last time; what
+                lies ahead is counted there.
         """
-        ahead = {
-            number
-            for number, upload in self._uploads.items()
-            if upload.end > offsets.get(upload.stream, 0)
-        }
-        rejected = Counter(why for number, why in self._rejected.items() if number not in ahead)
-        pending = len(self._waiting.keys() - ahead)
-        delivered = len(self._uploads) - len(ahead) - rejected.total() - pending
+        passed = [place for place in self._ahead if place[1] <= offsets.get(place[0], 0)]
+        for place in passed:
+            fate = self._ahead.pop(place)
+            if fate.is_settled:
+                self._count(fate.rejected)
+        ahead_and_waiting = sum(not fate.is_settled for fate in self._ahead.values())
         return Ledger(
-            delivered={"artifact": delivered} if delivered else {},
-            rejected=dict(rejected),
-            pending=pending,
+            delivered={"artifact": self._delivered} if self._delivered else {},
+            rejected=dict(self._rejected),
+            pending=len(self._waiting) - ahead_and_waiting,
         )
 
     def _note(self, upload: Upload) -> None:
         self.last_number = upload.number
-        self._places.add((upload.stream, upload.end))
-        self._uploads[upload.number] = self._waiting[upload.number] = upload
+        self._waiting[upload.number] = upload
+        self._paths.setdefault(upload.artifact.artifact_path, deque()).append(upload.number)
+        self._ahead[upload.stream, upload.end] = _Fate()
 
     def _settle(self, number: int, rejected: str | None) -> None:
-        if self._waiting.pop(number, None) is not None and rejected is not None:
-            self._rejected[number] = rejected
+        upload = self._waiting.pop(number, None)
+        if upload is None:
+            return
+        self.settled_count += 1
+        numbers = self._paths[upload.artifact.artifact_path]
+        numbers.remove(number)
+        if not numbers:
+            del self._paths[upload.artifact.artifact_path]
+        fate = self._ahead.get((upload.stream, upload.end))
+        if fate is None:
+            self._count(rejected)
+        else:
+            fate.is_settled, fate.rejected = True, rejected
+
+    def _count(self, rejected: str | None) -> None:
+        if rejected is None:
+            self._delivered += 1
+        else:
+            self._rejected[rejected] += 1

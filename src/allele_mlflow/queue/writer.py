@@ -53,7 +53,9 @@ WARN_EVERY_S = 60.0
 DEAD_LETTERS_PER_KEY = 100
 #: Dead letters kept of a stream in all.
 DEAD_LETTERS = 10_000
-STORE_TRIES = 100
+#: Segments that the other threads may fill before a store has its turn: with small segments and a
+#: busy lock that is hundreds.
+STORE_TRIES = 10_000
 #: What no metric's name begins with: phases share the key table.
 PHASE_PREFIX = "\0phase:"
 
@@ -204,7 +206,9 @@ class StreamWriter:
         except RecordError:
             raise
         except Exception as exc:  # noqa: BLE001 - the log call's border: the mapping is the caller's code
-            self.reject("bad_value", "metrics", "", mapping, f"want names and numbers: {exc}")
+            self.reject(
+                "bad_value", "metrics", "", mapping, f"want names and numbers: {plain.said(exc)}"
+            )
             return
         for key, value in items:
             self._log_slowly(key, value, step, now, self._lane, 0)
@@ -228,23 +232,28 @@ class StreamWriter:
         key = plain.key(key)
         data = plain.doubles(values)
         if isinstance(data, str):
-            self.reject("bad_value", "series", key, values, data)
+            self._reject_series("bad_value", key, values, data, plain.size_of(values))
             return
         size = len(data)
         step = plain.step(first_step)
         if isinstance(step, str) or step + size > layout.STEP_MAX:
             wanted = step if isinstance(step, str) else "want steps of 64 bits"
-            self.reject("bad_step", "series", key, first_step, wanted)
+            self._reject_series("bad_step", key, first_step, wanted, size)
             return
         is_known = type(key) is str and key in self._series_lane[0]
         problem = None if is_known else self._check_key(key)
         if problem is not None:
-            self.counters.count("rejected.bad_key", max(size, 1) - 1)
-            self.reject("bad_key", "series", key, values, problem)
+            self._reject_series("bad_key", key, values, problem, size)
             return
         for start in range(0, size, layout.SERIES_PAGE_VALUES):
             part = data[start : start + layout.SERIES_PAGE_VALUES]
             self._store_page(key, now, step + start, part)
+
+    def _reject_series(
+        self, reason: str, key: object, value: object, wanted: str, size: int
+    ) -> None:
+        self.counters.count(f"rejected.{reason}", max(size, 1) - 1)
+        self.reject(reason, "series", key, value, wanted)
 
     def __deepcopy__(self, memo: object) -> StreamWriter:
         return self  # a copy of an object that logs logs into the same stream
@@ -340,6 +349,13 @@ class StreamWriter:
         else:
             text = f"no room in the spool ({name}): records are dropped, and counted"
         self._on_mistake(f"{name} at {now_s:.0f} s", text)
+
+    @property
+    def is_closed(self) -> bool:
+        """
+        Whether `close` was called.
+        """
+        return self._is_closed
 
     def reject(self, reason: str, call: str, key: object, value: object, wanted: str) -> None:
         """

@@ -8,7 +8,6 @@ import argparse
 import contextlib
 import logging
 import os
-import resource
 import signal
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from allele_mlflow.queue.locks import try_lock
 from allele_mlflow.settings import Settings, mask_secrets
 from allele_mlflow.sidecar.profile import lock_path
 from allele_mlflow.sidecar.store import open_store
-from allele_mlflow.sidecar.worker import Worker
+from allele_mlflow.sidecar.worker import Worker, raise_descriptor_limit
 
 NICENESS = 10
 LOG_MAX_BYTES = 4 << 20
@@ -40,7 +39,7 @@ def main() -> None:
     os.chdir(arguments.scope)
     with contextlib.suppress(OSError):
         os.nice(NICENESS)
-    _raise_descriptor_limit()
+    raise_descriptor_limit()
     settings = settings_module.load(forgive_unknown=True)
     _start_logging(settings, arguments.scope / f"sidecar-{arguments.profile}.log")
     while True:
@@ -68,13 +67,6 @@ def _serve(scope: Path, profile: str, settings: Settings) -> Worker:
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
     anyio.run(worker.serve)
     return worker
-
-
-def _raise_descriptor_limit() -> None:
-    # some ten descriptors a run; 1024, the usual limit, are soon used up
-    with contextlib.suppress(OSError, ValueError):
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _start_logging(settings: Settings, path: Path) -> None:

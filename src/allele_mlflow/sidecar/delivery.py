@@ -3,6 +3,9 @@ Delivering one run: performs what `RunPlan` says, samples the benchmark, ends th
 
 One coroutine a run, one call in flight. A call of MLflow's blocks in a worker thread and cannot be
 cancelled; the run waits for it while the other runs go on.
+
+Over 500 lines because it is the one place that performs: what it performs is decided in `plan`,
+and each thing that it needs is a module of its own.
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ from allele_mlflow.sidecar.pacing import CpuLimit
 from allele_mlflow.sidecar.plan import Commit, Item, Read, RunPlan, Send, SetAside, Wait
 from allele_mlflow.sidecar.run_files import RunFiles
 from allele_mlflow.sidecar.run_sampler import RunSampler
-from allele_mlflow.sidecar.run_store import RunStore
+from allele_mlflow.sidecar.run_store import Limiters, RunStore
 from allele_mlflow.sidecar.summary_writer import SummaryWriter
 from allele_mlflow.sidecar.uploader import Uploader
 from allele_mlflow.tracking.protocol import Tracking
@@ -61,6 +64,8 @@ SPARE_EVERY_S = 0.5
 LISTEN_EVERY_S = 0.05
 #: How often to try to create a run that has nothing to send yet.
 CREATE_EVERY_S = 5.0
+#: How often to try to write the files of a run's end where the disk is full.
+OFFER_EVERY_S = 1.0
 #: Calls over which the rate of delivery is taken.
 RATE_CALLS = 8
 
@@ -88,7 +93,7 @@ class RunDelivery:
         *,
         lock: HeldLock,
         connect: Callable[[], Tracking],
-        limiter: anyio.CapacityLimiter,
+        limiters: Limiters,
         creating: threading.Lock,
         share: Callable[[], int],
         find_store: Callable[[str], RunStore | None],
@@ -102,14 +107,26 @@ class RunDelivery:
         self.state = spool.read_struct(folder / spool.STATE_FILE, RunState) or RunState(
             run_uid=spec.run_uid, updated_ns=spec.created_ns
         )
-        self._listener = Listener(self.reader, spec, last_sign_ns=self.state.updated_ns)
+        if self.state.run_id is not None and self.state.store != spec.tracking_uri_masked:
+            _logger.warning(
+                "run %s was begun in %s: what was delivered there stays there",
+                spec.run_uid,
+                self.state.store,
+            )
+            self.state.forget_run()
+        self._listener = Listener(
+            self.reader,
+            spec,
+            last_sign_ns=self.state.updated_ns,
+            flushed_id=self.state.flushed_id,
+        )
         self.files = RunFiles(folder)
         self.store = RunStore(
             folder,
             spec,
             self.state,
             connect=connect,
-            limiter=limiter,
+            limiters=limiters,
             creating=creating,
             find=find_store,
             on_news=lambda: self._publish(if_older_s=PUBLISH_EVERY_S),
@@ -147,7 +164,7 @@ class RunDelivery:
         self._is_offline = spec.offline and not is_drain
         self._idle_reads = 0
         self._listened_s = -1e9
-        self._create_at_s = 0.0
+        self._create_at_s = self._offer_at_s = 0.0
         #: How far the streams were written when the end was heard; None before.
         self._end_marks: dict[str, StreamMark] | None = None
         self._apply_end()
@@ -165,6 +182,13 @@ class RunDelivery:
         Records dealt with since this delivery began, and artifacts of before.
         """
         return self._settled_count + self.reader.uploads.settled_count
+
+    @property
+    def bytes_in_flight(self) -> int:
+        """
+        Size of the file that is being uploaded.
+        """
+        return self._uploader.bytes_in_flight
 
     async def run(self) -> bool:
         """
@@ -204,8 +228,12 @@ class RunDelivery:
         return self.state.end is not None or not self.reader.uploads.has_waiting()
 
     def _is_all_over(self) -> bool:
-        waits = self.reader.uploads.has_waiting() or self._uploader.has_own
-        return self.reader.is_finished and self.plan.is_settled and not waits
+        is_read = self.reader.is_finished and self.plan.is_settled
+        return is_read and not self._has_files_waiting
+
+    @property
+    def _has_files_waiting(self) -> bool:
+        return self.reader.uploads.has_waiting() or self._uploader.has_own
 
     def _is_upload_due(self) -> bool:
         is_holding = self.plan.is_quiet and not self.plan.is_urgent
@@ -245,8 +273,9 @@ class RunDelivery:
         for found in chunks:
             self._take_in(found)
         now_s = now_monotonic_s()
-        if not chunks:
+        if sum(found.chunk.record_count for found in chunks) < limit:  # that was all there is
             self._caught_up_s = now_s
+        if not chunks:
             await self._create_early(now_s)
         reason = None if self.plan.is_quiet else self._limit.relax(now_s - self._caught_up_s)
         if reason is not None:
@@ -262,7 +291,7 @@ class RunDelivery:
         """
         What goes on whatever the plan does: listening, the next segments, the status.
         """
-        now_s = now_monotonic_s()
+        now_s, before_s = now_monotonic_s(), thread_cpu_s()
         if now_s - self._listened_s >= LISTEN_EVERY_S:
             self._listened_s = now_s
             self._listen(now_s)
@@ -273,6 +302,8 @@ class RunDelivery:
                 if not stream.is_sampler:
                     stream.prepare_spare()
         self._publish(if_older_s=PUBLISH_EVERY_S)
+        if not self._is_unlimited:  # a debt, for the next pause
+            self._limit.spend(thread_cpu_s() - before_s, now_s, runs=self._share())
 
     async def _create_early(self, now_s: float) -> None:
         """
@@ -369,8 +400,10 @@ class RunDelivery:
             stream = self.reader.streams[stream_id]
             if stream.is_sampler:
                 outcome = Ledger(sampled=sum(outcome.delivered.values()))
+            # what is only in our memory must be read again by who comes after us
+            is_kept = not (self.files.has_unwritten or self.reader.uploads.has_unwritten)
             try:
-                stream.commit(outcome)
+                stream.commit(outcome, is_kept=is_kept)
             except OSError as exc:  # a full disk: the same records will be sent once more
                 _logger.warning("run %s: cursor not written: %s", self.spec.run_uid, exc)
 
@@ -383,11 +416,13 @@ class RunDelivery:
         if self._listener.flushes and self.plan.is_settled:
             passed = self._listener.settle_flushes()
             self._flushed += [(flush_id, uploads.last_number) for flush_id in passed]
-        before = self.state.flushed_id
+        answered = 0
         while self._flushed and not uploads.has_waiting(up_to=self._flushed[0][1]):
-            self.state.flushed_id = max(self.state.flushed_id, self._flushed.pop(0)[0])
-        if self.state.flushed_id == before:
+            answered = max(answered, self._flushed.pop(0)[0])
+        if not answered:
             return
+        # a thread may be held up between its id and its frame, and be heard after a later one
+        self.state.flushed_id = max(self.state.flushed_id, answered)
         if not self._listener.flushes and not self._flushed:
             self._apply_end()
         self._publish()
@@ -439,10 +474,7 @@ class RunDelivery:
         await self.store.insist(partial(self.store.end_run, end))
         self.state.status = end.status
         self._publish()
-        uploader = self._uploader
-        await self._deliver_until(
-            lambda: not (self.reader.uploads.has_waiting() or uploader.has_untried_own)
-        )
+        await self._deliver_until(lambda: self._offer_files() and not self._has_files_waiting)
         self.state.done = True
         self._publish(is_exact=True)
 
@@ -454,6 +486,20 @@ class RunDelivery:
         cpu_s = process_cpu_s() - self._cpu_at_start_s
         await self._summaries.tag(end, ledger, cpu_s=cpu_s)
 
+    def _offer_files(self) -> bool:
+        """
+        Have the files uploaded that the run adds up to; False where they cannot be written now.
+        """
+        if now_monotonic_s() < self._offer_at_s:
+            return False
+        try:
+            self._summaries.offer_files()
+        except OSError as exc:  # a full disk
+            self.state.last_error = f"files that describe the run: {exc}"
+            self._offer_at_s = now_monotonic_s() + OFFER_EVERY_S
+            return False
+        return True
+
     async def _finish(self) -> bool:
         """
         Write what has come since the end, publish the last ledger and archive the run; False where
@@ -462,6 +508,9 @@ class RunDelivery:
         self.reader.clear_up()
         if self.state.run_id is not None:
             await self._write_summaries()
+            if not self._offer_files():
+                await anyio.sleep(POLL_S)
+                return False
         self._publish(is_exact=True)
         return not self._uploader.has_own and self.reader.archive()
 

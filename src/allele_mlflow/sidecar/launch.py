@@ -94,6 +94,8 @@ def _start_process(scope: Path, profile: str, settings: Settings) -> None:
 
 def _sidecar_environment(settings: Settings) -> dict[str, str]:
     environ = environment()
+    # the program's filters are not ours: with "error" MLflow's own deprecations would end it
+    environ.pop("PYTHONWARNINGS", None)
     for name in FORWARDED:
         environ[PREFIX + name.upper()] = str(getattr(settings, name))
     package = Path(__file__).resolve().parents[2]

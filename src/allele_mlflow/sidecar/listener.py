@@ -31,22 +31,29 @@ class Listener:
         reader: The run's streams.
         spec: What the logger wrote about it.
         last_sign_ns: When the benchmark was last known to live or to have logged.
+        flushed_id: Of the last flush that was answered; later ones may have been heard by a sidecar
+            that is gone.
     """
 
-    def __init__(self, reader: RunReader, spec: RunSpec, *, last_sign_ns: int) -> None:
+    def __init__(
+        self, reader: RunReader, spec: RunSpec, *, last_sign_ns: int, flushed_id: int
+    ) -> None:
         self._reader = reader
         self._spec = spec
         self._last_sign_ns = last_sign_ns
         self._end: RunEnded | None = None
         #: Flushes that are not over, oldest first.
         self.flushes: list[Flush] = []
+        #: Of them those that a sidecar before us has heard.
+        self._inherited = reader.earlier_flushes(flushed_id)
 
     def listen(self) -> bool:
         """
         Take in what is new; whether a flush is.
         """
         before = len(self.flushes)
-        for event in self._reader.listen():
+        inherited, self._inherited = self._inherited, []
+        for event in (*inherited, *self._reader.listen()):
             if isinstance(event, FlushAsked):
                 self.flushes.append(Flush(event.flush_id, self._reader.marks()))
             elif isinstance(event, RunEnded):

@@ -8,8 +8,9 @@ lines and loses none; whoever reads them counts each phase and error once.
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from allele_mlflow.records import ErrorLogged, RecordRejected
 from allele_mlflow.sampling.phases import OpenPhase, PhaseRow, PhaseTracker
 
 MAX_DEAD_LETTERS = 100_000
+#: Errors that are listed one by one; the others are counted.
+MAX_ERRORS = 10_000
 
 
 class _PhaseLine(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -32,6 +35,34 @@ class _PhaseLine(msgspec.Struct, frozen=True, omit_defaults=True):
 
     begin: OpenPhase | None = None
     row: PhaseRow | None = None
+
+
+@dataclass
+class LoggedErrors:
+    """
+    The errors of a run: the first of them, and how many there are, in all and of each kind.
+    """
+
+    first: list[ErrorLogged] = field(default_factory=list)
+    last: ErrorLogged | None = None
+    count: int = 0
+    by_fingerprint: Counter[str] = field(default_factory=Counter)
+
+    def document(self) -> dict[str, Any]:
+        """
+        What `allele/errors.json` holds.
+        """
+        errors = []
+        for error in self.first:
+            line = msgspec.to_builtins(error)
+            line.pop("type", None)
+            errors.append(line | {"time": utc_iso(error.timestamp_ns)})
+        return {
+            "format": 1,
+            "count": self.count,
+            "by_fingerprint": dict(self.by_fingerprint),
+            "errors": errors,
+        }
 
 
 class RunFiles:
@@ -54,6 +85,14 @@ class RunFiles:
         """
         files = (self._phase_lines, self._error_lines, self._letter_lines)
         return sum(file.appended_count for file in files)
+
+    @property
+    def has_unwritten(self) -> bool:
+        """
+        Whether a full disk kept a line from being written; see `LineFile`.
+        """
+        files = (self._phase_lines, self._error_lines, self._letter_lines)
+        return any(file.has_unwritten for file in files)
 
     @property
     def rejected_path(self) -> Path:
@@ -105,17 +144,23 @@ class RunFiles:
         """
         self._error_lines.append(error)
 
-    def errors(self) -> list[dict[str, Any]]:
+    def errors(self) -> LoggedErrors:
         """
         The errors in order, each once.
         """
-        found: dict[str, dict[str, Any]] = {}
+        found = LoggedErrors()
+        seen: set[int] = set()
         for error in self._error_lines.read(ErrorLogged):
-            line = msgspec.to_builtins(error)
-            line.pop("type", None)
-            line["time"] = utc_iso(error.timestamp_ns)
-            found.setdefault(json.dumps(line, sort_keys=True), line)
-        return list(found.values())
+            identity = hash(error)
+            if identity in seen:
+                continue
+            seen.add(identity)
+            found.count += 1
+            found.by_fingerprint[error.fingerprint] += 1
+            found.last = error
+            if found.count <= MAX_ERRORS:
+                found.first.append(error)
+        return found
 
     def note_rejected(self, letter: RecordRejected) -> None:
         """

@@ -27,7 +27,7 @@ from allele_mlflow.queue import spool
 from allele_mlflow.records import ArtifactAdded, Reading, RunEnded, RunId, RunSpec, RunState
 from allele_mlflow.sidecar import retry
 from allele_mlflow.sidecar.plan import Send, is_pair
-from allele_mlflow.sidecar.run_summary import start_tags
+from allele_mlflow.sidecar.run_summary import ORIGIN_TAGS, start_tags
 from allele_mlflow.tracking.protocol import Tracking
 
 _logger = logging.getLogger(__name__)
@@ -42,6 +42,16 @@ class CallCost(NamedTuple):
     cpu_s: float
 
 
+class Limiters(NamedTuple):
+    """
+    How many calls of MLflow's may be in flight; uploads apart, for those that hang would keep
+    numbers waiting.
+    """
+
+    calls: anyio.CapacityLimiter
+    uploads: anyio.CapacityLimiter
+
+
 class RunStore:
     """
     The calls of one run.
@@ -52,7 +62,7 @@ class RunStore:
         state: Where the run's id and the store's last words are noted.
         connect: Gives the tracking store; called in a worker thread, may block, may raise
             TrackingError.
-        limiter: Bounds the calls in flight of all runs.
+        limiters: Bound the calls in flight of all runs.
         creating: Held while the run is created, also by a call that nobody waits for any more.
         find: Gives the store side of another run that is being delivered, by its uid.
         on_news: Called when `state` changed.
@@ -65,7 +75,7 @@ class RunStore:
         state: RunState,
         *,
         connect: Callable[[], Tracking],
-        limiter: anyio.CapacityLimiter,
+        limiters: Limiters,
         creating: threading.Lock,
         find: Callable[[str], RunStore | None],
         on_news: Callable[[], None],
@@ -74,7 +84,7 @@ class RunStore:
         self._spec = spec
         self._state = state
         self._connect = connect
-        self._limiter = limiter
+        self._limiters = limiters
         self._find = find
         self._on_news = on_news
         self._creating = creating
@@ -82,7 +92,7 @@ class RunStore:
 
     # --- in the event loop ----------------------------------------------------------------------
 
-    async def call(self, work: Callable[[], None]) -> CallCost:
+    async def call(self, work: Callable[[], None], *, is_upload: bool = False) -> CallCost:
         """
         Make one call in a worker thread.
 
@@ -95,9 +105,8 @@ class RunStore:
             work()
             return CallCost(now_monotonic_s() - before[0], thread_cpu_s() - before[1])
 
-        return await anyio.to_thread.run_sync(
-            measured, abandon_on_cancel=True, limiter=self._limiter
-        )
+        limiter = self._limiters.uploads if is_upload else self._limiters.calls
+        return await anyio.to_thread.run_sync(measured, abandon_on_cancel=True, limiter=limiter)
 
     async def insist(self, work: Callable[[], None]) -> bool:
         """
@@ -217,21 +226,34 @@ class RunStore:
 
     def _create_run(self) -> None:
         tracking, spec, state = self._connect(), self._spec, self._state
+        tags = start_tags(spec, parent_run_id=self._parent_run_id())
+        found = None
         if spec.run_id is not None:
-            run_id = RunId(spec.run_id)
-            experiment_id = tracking.reopen_run(run_id)
+            found = RunId(spec.run_id)
         else:
             experiment_id = tracking.ensure_experiment(
                 spec.experiment, artifact_location=spec.artifact_location
             )
-            # a call of ours that was lost on its way back may have made the run already
+            # an earlier part of the run, or a call of ours that was lost on its way back
             found = tracking.find_run(experiment_id, spec.run_uid)
-            run_id = found or tracking.create_run(
+        if found is not None:
+            run_id = found
+            experiment_id = tracking.reopen_run(run_id)
+            # who began it, and from where, stays
+            more = {k: v for k, v in tags.items() if k not in ORIGIN_TAGS}
+            tracking.log_batch(run_id, tags=more)
+        else:
+            run_id = tracking.create_run(
                 experiment_id,
                 run_name=spec.run_name,
                 start_ms=spec.created_ns // 1_000_000,
-                tags=start_tags(spec, parent_run_id=self._parent_run_id()),
+                tags=tags,
             )
+        if not (experiment_id and run_id):  # a proxy's answer, perhaps
+            raise TransientTrackingError(
+                "the server answered without an id", kind=ErrorKind.STORE_BUSY
+            )
+        state.store = spec.tracking_uri_masked
         state.experiment_id = experiment_id
         state.run_url = tracking.run_url(experiment_id, run_id)
         state.status = "RUNNING"
@@ -244,16 +266,19 @@ class RunStore:
         if parent is not None:
             parent.create_run()
             return parent.run_id
-        scope = self._folder.parent.parent
-        for place in (spool.RUNS, spool.DONE):
-            folder = scope / place / self._spec.parent_run_uid
-            state = spool.read_struct(folder / spool.STATE_FILE, RunState)
-            if state is not None and state.run_id:
-                return state.run_id
-            if (folder / spool.RUN_FILE).exists():
-                raise TransientTrackingError(
-                    "the parent run is not in MLflow yet", kind=ErrorKind.STORE_BUSY
-                )
+        own = self._folder
+        theirs = Path(self._spec.parent_folder) if self._spec.parent_folder else own
+        for scope in dict.fromkeys((own.parent.parent, theirs.parent.parent)):
+            for place in (spool.RUNS, spool.DONE):
+                folder = scope / place / self._spec.parent_run_uid
+                state = spool.read_struct(folder / spool.STATE_FILE, RunState)
+                if state is not None and state.run_id:
+                    return state.run_id
+                if (folder / spool.RUN_FILE).exists():
+                    raise TransientTrackingError(
+                        "the parent run is not in MLflow yet", kind=ErrorKind.STORE_BUSY
+                    )
+        _logger.warning("run %s: its parent is in no spool here", self._spec.run_uid)
         return None
 
     def _artifact_file(self, artifact: ArtifactAdded) -> Path:

@@ -23,6 +23,10 @@ from allele_mlflow.sidecar.run_files import RunFiles
 from allele_mlflow.tracking import limits
 
 FOLDER = "allele"
+#: Errors whose traceback is a file of its own.
+MAX_TRACEBACKS = 100
+#: Tags that say where a run comes from.
+ORIGIN_TAGS = frozenset({"mlflow.source.type", "mlflow.source.name", "mlflow.user"})
 
 
 def start_tags(spec: RunSpec, *, parent_run_id: str | None) -> dict[str, str]:
@@ -58,12 +62,11 @@ def run_tags(files: RunFiles, end: RunEnded, ledger: Ledger, *, cpu_s: float) ->
     if end.overhead_ratio is not None:
         tags["allele.logger_overhead_percent"] = f"{end.overhead_ratio * 100:.3f}"
     errors = files.errors()
-    if errors:
-        last = errors[-1]
-        tags["allele.error.category"] = last["category"]
-        tags["allele.error.type"] = last["error_type"][:250]
-        tags["allele.error.message"] = last["message"][:1000]
-        tags["allele.error.count"] = str(len(errors))
+    if errors.last is not None:
+        tags["allele.error.category"] = errors.last.category
+        tags["allele.error.type"] = errors.last.error_type[:250]
+        tags["allele.error.message"] = errors.last.message[:1000]
+        tags["allele.error.count"] = str(errors.count)
     return tags
 
 
@@ -96,18 +99,16 @@ def summary_files(files: RunFiles, folder: Path, spec: RunSpec) -> Iterator[tupl
     if phases["rows"]:
         documents["phases.json"] = phases
     errors = files.errors()
-    if errors:
-        documents["errors.json"] = {"format": 1, "errors": errors}
+    if errors.count:
+        documents["errors.json"] = errors.document()
     for name, document in documents.items():
         path = folder / name
         spool.write_whole(path, msgspec.json.format(canonical_json(document), indent=1))
         yield f"{FOLDER}/{name}", path
-    for number, error in enumerate(errors):
+    for number, error in enumerate(errors.first[:MAX_TRACEBACKS]):
         path = folder / f"traceback-{number}.txt"
-        spool.write_whole(path, error["traceback"].encode("utf-8", "backslashreplace"))
-        yield f"{FOLDER}/tracebacks/{number:03d}-{error['fingerprint']}.txt", path
-        if number == 99:
-            break
+        spool.write_whole(path, error.traceback.encode("utf-8", "backslashreplace"))
+        yield f"{FOLDER}/tracebacks/{number:03d}-{error.fingerprint}.txt", path
     if files.rejected_path.exists():
         yield f"{FOLDER}/rejected.jsonl", files.rejected_path
 

@@ -34,11 +34,12 @@ class SummaryWriter:
         self._uploader = uploader
         #: What stands in MLflow; None where that is not known.
         self._line_count: int | None = None
+        self._offered_count: int | None = None
         self._tagged: Ledger | None = None
 
     async def write(self, end: RunEnded) -> None:
         """
-        Write phases, errors, environment and dead letters, where there is more than last time.
+        Write the phases' metrics, where there is more than last time.
         """
         line_count = self._files.line_count
         if line_count == self._line_count:
@@ -47,9 +48,22 @@ class SummaryWriter:
         for start in range(0, len(readings), self._spec.batch_size):
             batch = readings[start : start + self._spec.batch_size]
             await self._store.insist(partial(self._store.log_batch, readings=batch))
+        self._line_count = line_count
+
+    def offer_files(self) -> None:
+        """
+        Leave phases, errors, environment and dead letters to the uploader, where there is more than
+        last time.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        line_count = self._files.line_count
+        if line_count == self._offered_count:
+            return
         for name, path in summary_files(self._files, self._folder, self._spec):
             self._uploader.offer_own(name, path)
-        self._line_count = line_count
+        self._offered_count = line_count
 
     async def tag(self, end: RunEnded, ledger: Ledger, *, cpu_s: float) -> None:
         """

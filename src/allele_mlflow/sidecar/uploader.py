@@ -6,6 +6,7 @@ not work keeps nothing waiting but files.
 from __future__ import annotations
 
 import contextlib
+import heapq
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -51,7 +52,8 @@ class _Trouble:
 
 class Uploader:
     """
-    One upload in flight at a time; what fails goes to the back, and the others come first.
+    One upload in flight at a time; what fails goes to the back, and the others come first, but for
+    those of the same path: the last one that came is to stand.
 
     Args:
         folder: The run's folder.
@@ -83,10 +85,16 @@ class Uploader:
         self._pause = pause
         self._chance = random.SystemRandom()
         self._troubles: dict[int, _Trouble] = {}
+        #: When to try those again that failed, soonest first, and their numbers.
+        self._due: list[tuple[float, int]] = []
+        #: Number of the last one that was looked at for the first time.
+        self._seen_number = 0
         self._taken = 0
         #: Files of ours (not the user's) by artifact path: newest content wins.
         self._own: dict[str, Path] = {}
         self._own_trouble = _Trouble()
+        #: Size of the file that is being uploaded.
+        self.bytes_in_flight = 0
         self.is_stopping = False
 
     def offer_own(self, artifact_path: str, file: Path) -> None:
@@ -102,19 +110,12 @@ class Uploader:
         """
         return bool(self._own)
 
-    @property
-    def has_untried_own(self) -> bool:
-        """
-        Whether any of them was not even tried.
-        """
-        return bool(self._own) and not self._own_trouble.failures
-
     def hurry(self) -> None:
         """
         Somebody began to wait: try everything at once.
         """
-        for trouble in (*self._troubles.values(), self._own_trouble):
-            trouble.retry_at_s = 0.0
+        self._due = [(0.0, number) for _, number in sorted(self._due)]
+        self._own_trouble.retry_at_s = 0.0
 
     async def run(self) -> None:
         """
@@ -128,25 +129,49 @@ class Uploader:
         """
         Try one; False where none is due.
         """
-        now_s = now_monotonic_s()
-        waiting = self._uploads.waiting()
-        self._troubles = {u.number: t for u in waiting if (t := self._troubles.get(u.number))}
-        due = [u for u in waiting if self._trouble_of(u).retry_at_s <= now_s]
-        if due:
-            await self._upload(min(due, key=lambda u: (self._trouble_of(u).failures, u.number)))
-        elif self._own and self._own_trouble.retry_at_s <= now_s:
+        upload = self._take_fresh() or self._take_due(now_monotonic_s())
+        if upload is not None:
+            await self._upload(upload)
+        elif self._own and self._own_trouble.retry_at_s <= now_monotonic_s():
             await self._upload_own()
         else:
             return False
         return True
 
-    def _trouble_of(self, upload: Upload) -> _Trouble:
-        return self._troubles.get(upload.number, _Trouble())
+    def _take_fresh(self) -> Upload | None:
+        """
+        The next one that was never tried; one that has to wait for another of its path is passed
+        over.
+        """
+        while self._seen_number < self._uploads.last_number:
+            self._seen_number += 1
+            upload = self._uploads.find(self._seen_number)
+            if upload is not None and self._is_first(upload):
+                return upload
+        return None
+
+    def _take_due(self, now_s: float) -> Upload | None:
+        while self._due and self._due[0][0] <= now_s:
+            upload = self._uploads.find(heapq.heappop(self._due)[1])
+            if upload is not None and self._is_first(upload):
+                return upload
+        return None
+
+    def _is_first(self, upload: Upload) -> bool:
+        return self._uploads.first_of(upload.artifact.artifact_path) == upload
+
+    def _settle(self, upload: Upload, rejected: str | None = None) -> None:
+        self._uploads.settle(upload, rejected)
+        self._troubles.pop(upload.number, None)
+        following = self._uploads.first_of(upload.artifact.artifact_path)
+        if following is not None and following.number <= self._seen_number:
+            heapq.heappush(self._due, (now_monotonic_s(), following.number))
 
     async def _upload(self, upload: Upload) -> None:
         artifact = upload.artifact
+        self.bytes_in_flight = artifact.size_bytes
         try:
-            cost = await self._store.call(partial(self._store.upload, artifact))
+            cost = await self._store.call(partial(self._store.upload, artifact), is_upload=True)
         except PermanentTrackingError as exc:
             if exc.kind is ErrorKind.NOT_FOUND:  # the run, which may come back
                 self._fail(upload, exc)
@@ -156,16 +181,19 @@ class Uploader:
         except TrackingError as exc:
             self._fail(upload, exc)
             return
+        finally:
+            self.bytes_in_flight = 0
         self._taken += 1
         self._state.last_error = None
-        self._uploads.settle(upload)
+        self._settle(upload)
         self._remove_copy(upload)
         await self._pause(cost.cpu_s)
 
     async def _upload_own(self) -> None:
         path, file = next(iter(self._own.items()))
         try:
-            await self._store.call(partial(self._store.log_artifact, file, path))
+            work = partial(self._store.log_artifact, file, path)
+            await self._store.call(work, is_upload=True)
         except TransientTrackingError as exc:
             self._note(self._own_trouble, exc)
             return
@@ -180,6 +208,7 @@ class Uploader:
     def _fail(self, upload: Upload, exc: TrackingError) -> None:
         trouble = self._troubles.setdefault(upload.number, _Trouble(taken_before=self._taken))
         self._note(trouble, exc)
+        heapq.heappush(self._due, (trouble.retry_at_s, upload.number))
         is_alone_in_it = self._taken > trouble.taken_before
         if (
             exc.facts.get("http_status") == SERVER_FAULT
@@ -198,7 +227,7 @@ class Uploader:
 
     def _refuse(self, upload: Upload, reason: str, words: str) -> None:
         self._files.note_refused("artifact", upload.artifact, reason, words)
-        self._uploads.settle(upload, rejected=reason)
+        self._settle(upload, rejected=reason)
         self._remove_copy(upload)
 
     def _remove_copy(self, upload: Upload) -> None:

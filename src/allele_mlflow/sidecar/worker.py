@@ -5,8 +5,10 @@ left.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import resource
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +18,12 @@ import msgspec
 
 from allele_mlflow.clock import now_monotonic_s, now_ns, process_cpu_s
 from allele_mlflow.queue import spool
+from allele_mlflow.queue.archive import bring_back
 from allele_mlflow.queue.locks import try_lock_folder
-from allele_mlflow.queue.run_reader import bring_back
 from allele_mlflow.records import RunSpec
 from allele_mlflow.sidecar.delivery import RunDelivery
 from allele_mlflow.sidecar.profile import is_served
-from allele_mlflow.sidecar.run_store import RunStore
+from allele_mlflow.sidecar.run_store import Limiters, RunStore
 from allele_mlflow.tracking.protocol import Tracking
 
 _logger = logging.getLogger(__name__)
@@ -34,8 +36,11 @@ RETAKE_S = 1.0
 LONGEST_RETAKE = 6
 #: How long a run is believed to be another profile's without looking again.
 FOREIGN_S = 30.0
-#: Calls of MLflow's in flight at once, over all runs.
+#: Calls of MLflow's in flight at once, over all runs, and uploads beside them.
 PARALLEL_CALLS = 8
+PARALLEL_UPLOADS = 4
+#: Runs that a drain delivers side by side; each takes some ten descriptors.
+DRAINED_AT_ONCE = 50
 
 
 class SidecarStatus(msgspec.Struct, kw_only=True):
@@ -83,6 +88,16 @@ class SharedTracking:
         """
         if self._tracking is not None:
             self._tracking.close()
+
+
+def raise_descriptor_limit() -> None:
+    """
+    Let this process, which is the sidecar's own, open as many files as the system allows it.
+    """
+    # some ten descriptors a run; 1024, the usual limit, are soon used up
+    with contextlib.suppress(OSError, ValueError):
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class Worker:
@@ -147,13 +162,16 @@ class Worker:
         """
         Deliver until idle for `idle_timeout_s`, the spool's folder is gone, or `stop` was called.
         """
-        limiter = anyio.CapacityLimiter(PARALLEL_CALLS)
+        limiters = Limiters(
+            calls=anyio.CapacityLimiter(PARALLEL_CALLS),
+            uploads=anyio.CapacityLimiter(PARALLEL_UPLOADS),
+        )
         bring_back(self.scope)
         idle_since_s = now_monotonic_s()
         async with anyio.create_task_group() as group:
             group.start_soon(self._publish)
             while not self.is_stopping and self.scope.is_dir():
-                for delivery in self._discover(limiter):
+                for delivery in self._discover(limiters):
                     group.start_soon(self._deliver, delivery)
                 now_s = now_monotonic_s()
                 is_needed = bool(self._failed) or self._is_waiting
@@ -177,6 +195,13 @@ class Worker:
         Records dealt with so far, to see whether it goes on.
         """
         return self._records_of_done + sum(d.records_settled for d in self.deliveries.values())
+
+    @property
+    def bytes_in_flight(self) -> int:
+        """
+        Size of the largest file that is being uploaded.
+        """
+        return max((d.bytes_in_flight for d in self.deliveries.values()), default=0)
 
     @property
     def has_gaps(self) -> bool:
@@ -214,7 +239,7 @@ class Worker:
         self._foreign[name] = now_monotonic_s()
         return None
 
-    def _discover(self, limiter: anyio.CapacityLimiter) -> list[RunDelivery]:
+    def _discover(self, limiters: Limiters) -> list[RunDelivery]:
         entries = self._run_folders()
         self._failed = {
             name: failure
@@ -224,13 +249,15 @@ class Worker:
         found = []
         self._is_waiting = False
         for entry in entries:
+            if self._is_drain and len(self.deliveries) >= DRAINED_AT_ONCE:
+                break  # nobody waits in the others: they have time
             if now_monotonic_s() < self._failed.get(entry.name, (0.0, 0))[0]:
                 continue
             spec = self._wants(entry)
             if spec is None:
                 continue
             try:
-                delivery = self._take_up(Path(entry.path), spec, limiter)
+                delivery = self._take_up(Path(entry.path), spec, limiters)
             except Exception as exc:  # noqa: BLE001 - the worker's border: it is noted, the others go on
                 self._note_failure(entry.name, exc)
                 continue
@@ -238,9 +265,7 @@ class Worker:
                 found.append(delivery)
         return found
 
-    def _take_up(
-        self, folder: Path, spec: RunSpec, limiter: anyio.CapacityLimiter
-    ) -> RunDelivery | None:
+    def _take_up(self, folder: Path, spec: RunSpec, limiters: Limiters) -> RunDelivery | None:
         lock = try_lock_folder(folder)
         if lock is None:
             self._is_waiting = True
@@ -251,7 +276,7 @@ class Worker:
                 spec,
                 lock=lock,
                 connect=self._tracking,
-                limiter=limiter,
+                limiters=limiters,
                 creating=self._creating.setdefault(folder.name, threading.Lock()),
                 share=lambda: len(self.deliveries),
                 find_store=self._find_store,
@@ -288,7 +313,8 @@ class Worker:
 
     def _note_failure(self, name: str, exc: Exception) -> None:
         self._status.last_error = f"run {name}: {exc!r}"
-        _logger.error("run %s failed in the sidecar; it will be taken up again", name, exc_info=exc)
+        text = f"run {name} failed in the sidecar ({exc!r}); it will be taken up again"
+        _logger.error("%s", text, exc_info=exc)
         failures = self._failed.get(name, (0.0, 0))[1] + 1
         rest_s = RETAKE_S * 2 ** min(failures - 1, LONGEST_RETAKE)
         self._failed[name] = (now_monotonic_s() + rest_s, failures)

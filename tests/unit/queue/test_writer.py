@@ -187,13 +187,23 @@ def test_array_of_any_kind_is_kept(run: Path, writer: StreamWriter, values: Any)
 
 
 @pytest.mark.parametrize(
-    "values", [np.zeros((2, 2)), np.array(["a"]), np.array([True]), "123", 5, [1, None], [[1.0]]]
+    ("values", "number"),
+    [
+        (np.zeros((2, 2)), 1),
+        (np.array(["a"]), 1),
+        (np.array([True]), 1),
+        ("123", 1),
+        (5, 1),
+        ([1, None], 2),
+        ([[1.0]], 1),
+        ((n for n in "ab"), 1),
+    ],
 )
-def test_bad_array_is_set_aside(run: Path, writer: StreamWriter, values: Any) -> None:
-    """What is no array of numbers, shape (n,), is counted as one mistake."""
+def test_bad_array_is_set_aside(run: Path, writer: StreamWriter, values: Any, number: int) -> None:
+    """What is no array of numbers, shape (n,), is counted: each value of a list, else one."""
     writer.series("a", values)
     assert arrived(run).readings == []
-    assert writer.counters.as_dict() == {"rejected.bad_value": 1}
+    assert writer.counters.as_dict() == {"rejected.bad_value": number}
 
 
 def test_array_is_copied_before_the_call_returns(run: Path, writer: StreamWriter) -> None:
