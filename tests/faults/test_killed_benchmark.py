@@ -31,6 +31,7 @@ class Hammer:
     def __init__(self, folder: Path, threads: int, mode: str, calls: int | None = None) -> None:
         self.run = make_run(folder / "spool")
         self.threads = threads
+        self.mode = mode
         self.counts_path = folder / "counts"
         self.counts_path.write_bytes(bytes(4096))
         arguments = [str(self.run), str(self.counts_path), str(threads), mode]
@@ -59,6 +60,12 @@ class Hammer:
             missing = set(range(self.returned(thread))) - set(steps)
             assert not missing, f"{len(missing)} of {self.returned(thread)} calls of {thread} lost"
             assert all(r.value == r.step for r in collected.readings if r.key == f"thread/{thread}")
+            if self.mode == "mixed":  # 20 readings of a series before every tenth call
+                series = [r.step for r in collected.readings if r.key == f"series/{thread}"]
+                assert len(series) == len(set(series)), "a reading of a series came twice"
+                wanted = range(9, self.returned(thread), 10)
+                given = {n * 20 + i for n in wanted for i in range(20)}
+                assert given <= set(series), f"{len(given - set(series))} readings lost"
 
 
 @contextmanager

@@ -165,7 +165,8 @@ class StreamFiles:
         Raises:
             NoRoomError: quota reached, disk full, or the spool is gone.
         """
-        reason = self.room.refusal(self.segment_bytes)
+        size_bytes = self._size_of(lane)
+        reason = self.room.refusal(size_bytes)
         if reason is not None:
             raise NoRoomError(reason)
         index = self.segment_ids[lane]()
@@ -173,26 +174,35 @@ class StreamFiles:
         path = self.folder / name
         try:
             if not (lane == layout.METRIC_LANE and self._take_spare(path)):
-                spool.make_segment(path, self.segment_bytes, now_ns())
+                spool.make_segment(path, size_bytes, now_ns())
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as exc:
             raise NoRoomError(_reason_of(exc)) from exc
-        target, pack = self._target(descriptor)
+        target, pack = self._target(descriptor, size_bytes)
         step = layout.RECORD_BYTES if lane == layout.METRIC_LANE else layout.PAGE_BYTES
-        segment = Segment(self, name, self.segment_bytes)
+        segment = Segment(self, name, size_bytes)
         return (self.keys, _offsets(step), pack, target, segment)
 
-    def _target(self, descriptor: int) -> tuple[Any, Callable[..., None]]:
+    def _size_of(self, lane: str) -> int:
+        """
+        Whole slots: a reader that finds none in a segment is through with it.
+        """
+        if lane == layout.METRIC_LANE:
+            return self.segment_bytes
+        pages = max(1, (self.segment_bytes - layout.HEADER_BYTES) // layout.PAGE_BYTES)
+        return layout.HEADER_BYTES + pages * layout.PAGE_BYTES
+
+    def _target(self, descriptor: int, size_bytes: int) -> tuple[Any, Callable[..., None]]:
         if self.is_mapped:
             try:
-                target = mmap.mmap(descriptor, self.segment_bytes)
+                target = mmap.mmap(descriptor, size_bytes)
             except OSError:
                 pass  # no address space or a limit on maps: the same bytes through pwrite
             else:
                 os.close(descriptor)
                 _prefault(target)
                 return target, layout.PACK_RECORD
-        return WrittenSegment(OwnedDescriptor(descriptor), self.segment_bytes), pack_written
+        return WrittenSegment(OwnedDescriptor(descriptor), size_bytes), pack_written
 
     def _take_spare(self, path: Path) -> bool:
         spare = self.folder / layout.SPARE
