@@ -54,6 +54,17 @@ def shown_by(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
+def test_start_that_was_interrupted_leaves_nothing_to_see(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    A stream without a description and without a record is no run that waits.
+    """
+    make_writer(make_run(folder / "spool", "run")).close(None)
+    for command in ("status", "sync"):
+        assert shown_by(command, str(folder / "spool"), capsys=capsys).startswith("nothing")
+
+
 @pytest.mark.parametrize("command", ["status", "sync"])
 @pytest.mark.parametrize(
     ("path", "got"),
