@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 PORT ?= 5000
+# Options of `allele-mlflow drill`, e.g. DRILL='kill-both --seed 7'.
+DRILL ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,13 +21,13 @@ DEMO_STORE := demo/mlflow.db
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-deep test-floor check format docs bench bench-whole bench-sidecar \
+.PHONY: help demo ui drill test test-deep test-floor check format docs bench bench-whole bench-sidecar \
 	clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  variables: PYTHON=$(PYTHON) PORT=$(PORT) (of make ui)"
+	@echo "  variables: PYTHON=$(PYTHON) PORT=$(PORT) (of make ui) DRILL=$(DRILL) (of make drill)"
 
 demo: $(FOR_DEMO) ## log a real evolution into demo/, from nothing
 	@$(BIN)/python benchmarks/demo.py
@@ -42,6 +44,10 @@ test: $(FOR_TEST) ## every test that pip alone can serve
 
 test-deep: $(FOR_TEST) ## the same with long searches of the property tests
 	@$(BIN)/python -m pytest -m "" --hypothesis-profile=deep --timeout=1800 -o faulthandler_timeout=1700
+
+drill: $(FOR_TEST) ## the full fault drills: half an hour of kills, outages and full disks
+	@mkdir -p drill
+	@$(BIN)/allele-mlflow drill --full --folder drill $(DRILL)
 
 test-floor: $(FOR_FLOOR) ## the integration tests on the lowest MLflow that pyproject.toml allows
 	@$(VENV)-floor/bin/python -m pytest tests/integration -m "not slow and not server" \
@@ -72,7 +78,7 @@ bench-sidecar: $(FOR_DEMO) ## the wait at close, the idle sidecar, its memory un
 	@$(BIN)/python benchmarks/sidecar_cost.py
 
 clean: ## remove what make made: environments, caches, demo/
-	@rm -rf $(VENV) $(VENV)-floor demo build dist .mypy_cache .ruff_cache .pytest_cache \
+	@rm -rf $(VENV) $(VENV)-floor demo drill build dist .mypy_cache .ruff_cache .pytest_cache \
 		.import_linter_cache .hypothesis
 	@find src tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -45,25 +46,27 @@ class Runner:
         minute_s: float = 60.0,
         watch: Watch = lambda drill, tally: None,
     ) -> None:
-        self._folder = folder
+        self.folder = folder
         self._tracking_uri = tracking_uri
         self._seed = seed
         self._minute_s = minute_s
         self._watch = watch
         self._is_stopping = False
 
-    def run(self, drills: Sequence[Drill], *, is_full: bool, lanes: int) -> list[Tally]:
+    def run(
+        self, drills: Sequence[Drill], repetitions: Sequence[int], *, lanes: int
+    ) -> list[Tally]:
         """
-        Run each drill with its number of repetitions; the tallies in the order of the drills.
+        Run each drill so many times, a few drills side by side; the tallies in their order.
         """
         with ThreadPoolExecutor(max(1, lanes)) as pool:
             futures = [
-                pool.submit(self.run_one, drill, drill.full if is_full else drill.short)
-                for drill in drills
+                pool.submit(self.run_one, *pair) for pair in zip(drills, repetitions, strict=True)
             ]
             try:
                 return [future.result() for future in futures]
             except BaseException:
+                # Ctrl-C: what is under way ends within its trial, and cleans up behind itself
                 self._is_stopping = True
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
@@ -76,7 +79,7 @@ class Runner:
         begun_s = now_monotonic_s()
         self._watch(drill, tally)
         chance = random.Random(f"{self._seed} {drill.name}")
-        folder = self._folder / drill.name
+        folder = self.folder / drill.name
         uri = self._tracking_uri or _make_store(folder)
         with opened_place(folder, uri, chance=chance, scale=self._minute_s) as place:
             for _ in range(repetitions):
@@ -94,7 +97,7 @@ class Runner:
                 tally.add(trial)
                 tally.elapsed_s = now_monotonic_s() - begun_s
                 self._watch(drill, tally)
-        tally.elapsed_s = now_monotonic_s() - begun_s
+        tally.elapsed_s, tally.is_over = now_monotonic_s() - begun_s, True
         self._watch(drill, tally)
         return tally
 
@@ -106,14 +109,18 @@ def choose(names: Sequence[str]) -> list[Drill]:
     return [d for d in DRILLS if not names or any(d.name.startswith(name) for name in names)]
 
 
+_making = threading.Lock()
+
+
 def _make_store(folder: Path) -> str:
     """
-    A SQLite store with MLflow's tables in a drill's folder; made once a process, and copied.
+    A SQLite store with MLflow's tables in a drill's folder: a copy of one that is made once.
     """
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / "mlflow.db"
     template = folder.parent / "template.db"
-    prepare_schema(template)
+    with _making:
+        prepare_schema(template)
     with closing(sqlite3.connect(template)) as source, closing(sqlite3.connect(target)) as copy:
         source.backup(copy)
     return f"sqlite:///{target}"

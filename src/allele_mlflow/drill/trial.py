@@ -72,6 +72,7 @@ class Tally:
     problems: list[str] = field(default_factory=list)
     not_run: str | None = None
     elapsed_s: float = 0.0
+    is_over: bool = False
 
     def add(self, trial: Trial) -> None:
         """
@@ -117,7 +118,6 @@ class Drill:
         run: Does one repetition.
         short: Repetitions in `make test`; 0: only in the full set.
         full: Repetitions in `make drill`.
-        is_private: It needs a place of its own: it breaks the spool or the store.
     """
 
     name: str
@@ -126,4 +126,3 @@ class Drill:
     run: Callable[[Place], Trial]
     short: int
     full: int
-    is_private: bool = False
