@@ -268,14 +268,12 @@ def test_end_is_waited_for_a_bounded_moment(
     now_s = 100.0
     monkeypatch.setattr(owner_watch, "now_monotonic_s", lambda: now_s)
     watch = OwnerWatch(run_folder(tmp_path), make_spec(), make_state(), root=TREES / "v1")
-    assert not watch.is_asked
-    assert watch.find_end() is None
-    assert watch.is_asked
-    now_s += 0.9
-    assert watch.find_end() is None
-    now_s += 0.2
-    assert watch.find_end() == ProcessEnd()
-    assert not watch.is_asked
+    asked = [watch.is_asked]
+    for passed_s, expected in ((0.0, None), (0.9, None), (0.2, ProcessEnd())):
+        now_s += passed_s
+        assert watch.find_end() == expected
+        asked.append(watch.is_asked)
+    assert asked == [False, True, True, False]
     process.end = ProcessEnd(exit_code=0)
     assert watch.find_end() == ProcessEnd()  # what was said is said
 
