@@ -31,11 +31,12 @@ from allele_mlflow.queue.archive import is_being_archived, is_over
 from allele_mlflow.queue.locks import process_start_time
 from allele_mlflow.queue.room import quota_bytes
 from allele_mlflow.queue.writer import StreamWriter
-from allele_mlflow.records import RunSpec
+from allele_mlflow.records import ENDED_BY_EXIT, RunSpec, RunStatus
 from allele_mlflow.run_logger import RunLogger
 from allele_mlflow.settings import HANDLE_VARIABLE, Settings, mask_secrets
 from allele_mlflow.sidecar.profile import profile_of
 from allele_mlflow.tracking import limits
+from allele_mlflow.uncaught import UncaughtHooks
 
 #: How long a start waits for an earlier part of its run to be archived.
 CLAIM_S = 2.0
@@ -422,8 +423,13 @@ _open_loggers: list[RunLogger] = []
 _outer_handles: dict[RunLogger, str | None] = {}
 
 
+#: How those ended that were open when an exception ended the program.
+_uncaught_ends: dict[RunLogger, tuple[RunStatus, str]] = {}
+
+
 def _remember(log: RunLogger, *, is_published: bool) -> None:
     _open_loggers.append(log)
+    _uncaught_hooks.install()
     if is_published and log.handle():
         _outer_handles[log] = settings_module.variable(HANDLE_VARIABLE)
         settings_module.publish_variable(HANDLE_VARIABLE, log.handle())
@@ -432,6 +438,9 @@ def _remember(log: RunLogger, *, is_published: bool) -> None:
 def _forget(log: RunLogger) -> None:
     if log in _open_loggers:
         _open_loggers.remove(log)
+    _uncaught_ends.pop(log, None)
+    if not _open_loggers:
+        _uncaught_hooks.remove()
     if log not in _outer_handles:  # attached: the handle stays for the next one
         return
     outer = _outer_handles.pop(log)
@@ -442,17 +451,31 @@ def _forget(log: RunLogger) -> None:
         settings_module.publish_variable(HANDLE_VARIABLE, outer)
 
 
+def _note_uncaught(exc: BaseException) -> None:
+    if hasattr(sys, "ps1") or sys.flags.inspect:
+        return  # at a prompt an exception ends one line, and not the program
+    for log in reversed(list(_open_loggers)):
+        _uncaught_ends[log] = log._note_end(exc)
+
+
+def _note_of_thread(exc: BaseException) -> None:
+    log = current_logger()
+    if log is not None:
+        log.error(exc)
+
+
+_uncaught_hooks = UncaughtHooks(on_program=_note_uncaught, on_thread=_note_of_thread)
+
+
 @atexit.register
 def _close_at_exit() -> None:
-    exc: BaseException | None = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
-    if hasattr(sys, "ps1"):  # at a prompt an exception ends one line, and not the program
-        exc = None
+    was_interrupted = False
     for log in reversed(list(_open_loggers)):
+        status, ended_by = _uncaught_ends.get(log, ("FINISHED", ENDED_BY_EXIT))
+        was_interrupted |= ended_by == "KeyboardInterrupt"
         with contextlib.suppress(AlleleMlflowError, KeyboardInterrupt):  # the others close too
-            status, ended_by = log._note_end(exc)
-            ended_by = "exit" if exc is None else ended_by
             log._close(status, ended_by, waits=log.settings.exit == "drain")
-    if isinstance(exc, KeyboardInterrupt):
+    if was_interrupted:
         # CPython forgets that Ctrl-C ended it when code from a text runs after it, as an import of
         # a module with a namedtuple does; the shell would then go on with its loop
         with contextlib.suppress(KeyboardInterrupt):

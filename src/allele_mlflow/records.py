@@ -118,15 +118,41 @@ class FlushAsked(Event, frozen=True, tag="flush"):
     flush_id: int
 
 
+class ProcessEnd(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    How a process ended, as the kernel tells it: with an exit code, by a signal, or neither is
+    known.
+    """
+
+    exit_code: int | None = None
+    signal: int | None = None
+    #: Killed, while its cgroup killed something for memory.
+    is_out_of_memory: bool = False
+
+    @property
+    def is_known(self) -> bool:
+        """
+        Whether the kernel told.
+        """
+        return self.exit_code is not None or self.signal is not None
+
+
+#: `RunEnded.ended_by` of a farewell at the interpreter's exit, before its exit code is known.
+ENDED_BY_EXIT = "exit"
+
+
 class RunEnded(Event, frozen=True, tag="end"):
     """
     The owner's farewell. `slots` says how many slots each segment file had given out.
+
+    `process_end` is the sidecar's word, of an end that the owner did not tell, or not wholly.
     """
 
     status: RunStatus
     slots: dict[str, int]
     ended_by: str = "close"
     overhead_ratio: float | None = None
+    process_end: ProcessEnd | None = None
 
 
 class StreamEnded(Event, frozen=True, tag="stream_end"):
@@ -296,6 +322,16 @@ class Ledger(msgspec.Struct, kw_only=True):
         self.recounted_from = self.recounted_from or other.recounted_from
 
 
+class OomBaseline(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    Processes killed for memory in the cgroup of a run's owner when its sidecar first saw it.
+    """
+
+    owner_pid: int
+    owner_start: int
+    kills: int
+
+
 class RunState(msgspec.Struct, kw_only=True):
     """
     What the sidecar publishes of one run; `state.msgpack`, written by the sidecar alone.
@@ -322,6 +358,8 @@ class RunState(msgspec.Struct, kw_only=True):
     done: bool = False
     #: Address of the store that `run_id` is of, secrets masked.
     store: str = ""
+    #: None where the kernel does not count, or the owner was gone before it was seen.
+    oom_baseline: OomBaseline | None = None
 
     def forget_run(self) -> None:
         """

@@ -14,7 +14,7 @@ import pytest
 
 from allele_mlflow import RunLogger
 from allele_mlflow.testing import assert_ledger_balanced
-from tests.integration.runs import DEADLINE_S, KeptRun, Station
+from tests.integration.runs import DEADLINE_S, KeptRun, Station, wait_for
 
 pytestmark = pytest.mark.process
 
@@ -163,6 +163,68 @@ def test_mistake_at_the_prompt_is_no_failure(station: Station) -> None:
     assert_all_is_there(kept)
 
 
+def test_exceptions_that_ended_nothing_fail_nothing(station: Station, tmp_path: Path) -> None:
+    """
+    What a test runner or a debugger left in `sys.last_exc` did not end the program.
+    """
+    body = """
+tell(start_logger('e'))
+sys.last_type, sys.last_value = ValueError, ValueError("a test that failed")
+sys.last_exc = sys.last_value
+"""
+    kept = ended(station, tmp_path, body, code=0)
+    assert (kept.info.status, kept.tags["allele.ended_by"]) == ("FINISHED", "exit")
+    assert_all_is_there(kept)
+
+
+def test_hooks_of_others_are_called_too(station: Station, tmp_path: Path) -> None:
+    """
+    The program's own excepthook gets every uncaught exception, be it set before ours or after.
+    """
+    body = """
+def announce(name, previous):
+    def hook(*args):
+        print(name, args[0].__name__)
+        previous(*args)
+    return hook
+sys.excepthook = announce("before", sys.excepthook)
+tell(start_logger('e'))
+sys.excepthook = announce("after", sys.excepthook)
+[][1]
+"""
+    stdout = station.run_script(tmp_path, BEGIN + body, code=1)
+    run_uid, *said = stdout.splitlines()
+    assert said == ["after IndexError", "before IndexError"]
+    kept = station.finished(run_uid)
+    assert (kept.info.status, kept.tags["allele.ended_by"]) == ("FAILED", "IndexError")
+    assert kept.tags["allele.error.category"] == "data"
+    assert_all_is_there(kept, errors=1)
+
+
+def test_failed_thread_is_an_error_and_the_run_goes_on(station: Station, tmp_path: Path) -> None:
+    """
+    An exception that nobody caught in a thread is kept, with its phase; `sys.exit` there is none.
+    """
+    body = """
+import threading
+log = tell(start_logger('e'))
+def work(step):
+    with log.phase("work", step=step):
+        1 / step if step < 2 else sys.exit(step)
+for step in (0, 1, 2):
+    thread = threading.Thread(target=work, args=(step,))
+    thread.start()
+    thread.join()
+log.close()
+"""
+    kept = ended(station, tmp_path, body, code=0)
+    assert (kept.info.status, kept.tags["allele.ended_by"]) == ("FINISHED", "close")
+    assert kept.tags["allele.error.type"] == "ZeroDivisionError"
+    (error,) = kept.json("allele/errors.json", tmp_path)["errors"]
+    assert (error["phase"], error["step"]) == ("work", 0)
+    assert kept.delivery["delivered"]["error"] == 1
+
+
 def test_unclosed_loggers_all_end(station: Station, tmp_path: Path) -> None:
     """
     At exit every logger that was left open is closed, children before their parents.
@@ -207,7 +269,7 @@ def first_line(script: subprocess.Popen[str]) -> str:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_kill_keeps_everything(station: Station, tmp_path: Path, how: signal.Signals) -> None:
     """
-    A benchmark that cannot say farewell ends KILLED, by "unknown", with all that it had logged.
+    A benchmark that cannot say farewell ends KILLED, by its signal, with all that it had logged.
     """
     script = station.start_script(
         tmp_path,
@@ -222,11 +284,13 @@ with log.phase("endless", step=1):
     )
     run_uid = first_line(script)
     assert first_line(script) == "logged"
+    wait_for(lambda: station.state(run_uid), "the sidecar's first look")
     script.send_signal(how)
+    kept = station.finished(run_uid)  # not reaped before, so that older kernels tell too
     script.communicate(timeout=60)
-    kept = station.finished(run_uid)
     assert kept.info.status == "KILLED"
-    assert kept.tags["allele.ended_by"] == "unknown"
+    assert kept.tags["allele.ended_by"] == how.name
+    assert kept.tags["allele.error.category"] == "interrupted"
     assert [row.value for row in kept.rows("many")] == [float(i) for i in range(5000)]
     assert [row[:2] for row in kept.rows("before")] == [(7, 1.5)]
     assert kept.delivery["delivered"] == {"metric": 5001, "param": 1, "artifact": 1, "phase": 1}

@@ -41,7 +41,9 @@ from allele_mlflow.records import (
     RunState,
     TagSet,
 )
+from allele_mlflow.sidecar.heartbeat import Heartbeat
 from allele_mlflow.sidecar.listener import Listener
+from allele_mlflow.sidecar.owner_watch import OwnerWatch, note_error_of_end
 from allele_mlflow.sidecar.pacing import CpuLimit
 from allele_mlflow.sidecar.plan import Commit, Item, Read, RunPlan, Send, SetAside, Wait
 from allele_mlflow.sidecar.run_files import RunFiles
@@ -114,9 +116,11 @@ class RunDelivery:
                 self.state.store,
             )
             self.state.forget_run()
+        self._owner = OwnerWatch(folder, spec, self.state)
         self._listener = Listener(
             self.reader,
             spec,
+            self._owner,
             last_sign_ns=self.state.updated_ns,
             flushed_id=self.state.flushed_id,
         )
@@ -131,6 +135,7 @@ class RunDelivery:
             find=find_store,
             on_news=lambda: self._publish(if_older_s=PUBLISH_EVERY_S),
         )
+        self._heartbeat = Heartbeat(self.store, self.state)
         self._uploader = Uploader(
             folder,
             self.reader.uploads,
@@ -209,6 +214,9 @@ class RunDelivery:
             if not is_over and not self.state.done:
                 await self._end_run()
             self._stop_sampling.set()
+            if self.state.end is not None:
+                await self._deliver_until(self._owner.is_farewell_settled)
+                await self._correct_end()
             while not is_over:
                 await self._deliver_until(self._is_all_over)
                 is_over = await self._finish()
@@ -219,7 +227,7 @@ class RunDelivery:
     def _is_first_part_over(self) -> bool:
         if self._is_offline:
             return self.state.end is not None
-        if self.state.end is None and not self._is_drain:
+        if self.state.end is None and (not self._is_drain or self._owner.is_asked):
             return False
         if self._end_marks is None:
             self._end_marks = self.reader.marks()
@@ -244,6 +252,7 @@ class RunDelivery:
         Give back what is open; the run is taken up again by the next sidecar.
         """
         self._sampler.close()
+        self._owner.close()
         self.reader.close()
         self._lock.release()
 
@@ -265,6 +274,7 @@ class RunDelivery:
                 case Wait(seconds, error):
                     self.state.last_error = error or self.state.last_error
                     await anyio.sleep(min(seconds, POLL_S))
+            await self._beat()
             self._keep_house()
 
     async def _read(self, limit: int) -> None:
@@ -317,6 +327,11 @@ class RunDelivery:
         except TrackingError as exc:
             self.state.last_error = str(exc)
             self._create_at_s = now_s + CREATE_EVERY_S
+
+    async def _beat(self) -> None:
+        is_holding = self.plan.is_quiet and not self.plan.is_urgent
+        if self.state.end is None and not (is_holding or self._is_drain):
+            await self._pause_for(await self._heartbeat.beat())
 
     def _take_in(self, found: StreamChunk) -> None:
         stream, chunk = found
@@ -466,17 +481,35 @@ class RunDelivery:
         end = self.state.end
         assert end is not None
         await self._sampler.finish()
+        note_error_of_end(self.files, self.spec, end)
         self.files.close_phases(end.timestamp_ns)
         last = self.reader.marks()
         await self._deliver_until(lambda: self.plan.is_settled and self.reader.has_passed(last))
         await self.store.insist_on_run()
         await self._write_summaries()
-        await self.store.insist(partial(self.store.end_run, end))
-        self.state.status = end.status
-        self._publish()
+        await self._set_status(end)
         await self._deliver_until(lambda: self._offer_files() and not self._has_files_waiting)
         self.state.done = True
         self._publish(is_exact=True)
+
+    async def _set_status(self, end: RunEnded) -> None:
+        await self.store.insist(partial(self.store.end_run, end))
+        self.state.status = end.status
+        self._publish()
+
+    async def _correct_end(self) -> None:
+        """
+        What the owner's farewell did not know of its exit; also where a sidecar before us began to
+        say so.
+        """
+        if self._owner.correct():
+            self._publish()
+        end = self.state.end
+        assert end is not None
+        if self.state.done and self.state.run_id is not None and self.state.status != end.status:
+            note_error_of_end(self.files, self.spec, end)
+            await self._write_summaries()
+            await self._set_status(end)
 
     async def _write_summaries(self) -> None:
         end = self.state.end

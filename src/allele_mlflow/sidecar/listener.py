@@ -12,6 +12,8 @@ from allele_mlflow.queue.locks import process_start_time
 from allele_mlflow.queue.run_reader import RunReader
 from allele_mlflow.queue.stream_reader import StreamMark
 from allele_mlflow.records import FlushAsked, RunEnded, RunSpec
+from allele_mlflow.sidecar.owner_watch import OwnerWatch
+from allele_mlflow.sidecar.run_ending import end_without_farewell
 
 
 class Flush(NamedTuple):
@@ -30,16 +32,24 @@ class Listener:
     Args:
         reader: The run's streams.
         spec: What the logger wrote about it.
+        owner: Tells how the owner ended.
         last_sign_ns: When the benchmark was last known to live or to have logged.
         flushed_id: Of the last flush that was answered; later ones may have been heard by a sidecar
             that is gone.
     """
 
     def __init__(
-        self, reader: RunReader, spec: RunSpec, *, last_sign_ns: int, flushed_id: int
+        self,
+        reader: RunReader,
+        spec: RunSpec,
+        owner: OwnerWatch,
+        *,
+        last_sign_ns: int,
+        flushed_id: int,
     ) -> None:
         self._reader = reader
         self._spec = spec
+        self._owner = owner
         self._last_sign_ns = last_sign_ns
         self._end: RunEnded | None = None
         #: Flushes that are not over, oldest first.
@@ -62,7 +72,8 @@ class Listener:
 
     def find_end(self) -> RunEnded | None:
         """
-        How the run ended: by the owner's farewell, or by its absence. None while it lives.
+        How the run ended: by the owner's farewell, or by its absence. None while it lives, and for
+        the moment that it takes to learn how it died.
         """
         if self._end is not None:
             return self._end
@@ -79,8 +90,10 @@ class Listener:
         farewell = owner.farewell() if owner is not None else None
         if isinstance(farewell, RunEnded):
             return farewell
-        ended_ns = max(self._last_sign_ns, self._reader.newest_ns())
-        return RunEnded(timestamp_ns=ended_ns, status="KILLED", slots={}, ended_by="unknown")
+        found = self._owner.find_end()
+        if found is None:
+            return None
+        return end_without_farewell(found, max(self._last_sign_ns, self._reader.newest_ns()))
 
     def settle_flushes(self) -> list[int]:
         """

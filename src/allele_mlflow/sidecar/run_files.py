@@ -144,6 +144,15 @@ class RunFiles:
         """
         self._error_lines.append(error)
 
+    def has_error(self, timestamp_ns: int, fingerprint: str) -> bool:
+        """
+        Whether an error of that moment and fingerprint was kept.
+        """
+        return any(
+            (error.timestamp_ns, error.fingerprint) == (timestamp_ns, fingerprint)
+            for error in self._error_lines.read(ErrorLogged)
+        )
+
     def errors(self) -> LoggedErrors:
         """
         The errors in order, each once.

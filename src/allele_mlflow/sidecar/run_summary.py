@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from allele_mlflow.clock import now_ns, utc_iso
 from allele_mlflow.queue import spool
 from allele_mlflow.records import Ledger, Reading, RunEnded, RunSpec, canonical_json, content_hash
 from allele_mlflow.sampling.phase_summary import phases_document, summarise
@@ -23,6 +24,8 @@ from allele_mlflow.sidecar.run_files import RunFiles
 from allele_mlflow.tracking import limits
 
 FOLDER = "allele"
+#: When the run was last known to be served, while it runs.
+HEARTBEAT_TAG = "allele.heartbeat"
 #: Errors whose traceback is a file of its own.
 MAX_TRACEBACKS = 100
 #: Tags that say where a run comes from.
@@ -35,6 +38,7 @@ def start_tags(spec: RunSpec, *, parent_run_id: str | None) -> dict[str, str]:
     """
     tags = dict(spec.tags)
     tags["allele.run_uid"] = spec.run_uid
+    tags[HEARTBEAT_TAG] = utc_iso(now_ns())
     tags["allele.environment"] = content_hash(_comparable(describe_environment(spec)))[:16]
     tags["mlflow.source.type"] = "LOCAL"
     if spec.correlation_id:
@@ -106,6 +110,8 @@ def summary_files(files: RunFiles, folder: Path, spec: RunSpec) -> Iterator[tupl
         spool.write_whole(path, msgspec.json.format(canonical_json(document), indent=1))
         yield f"{FOLDER}/{name}", path
     for number, error in enumerate(errors.first[:MAX_TRACEBACKS]):
+        if not error.traceback:  # a process that ended without a word left none
+            continue
         path = folder / f"traceback-{number}.txt"
         spool.write_whole(path, error.traceback.encode("utf-8", "backslashreplace"))
         yield f"{FOLDER}/tracebacks/{number:03d}-{error.fingerprint}.txt", path

@@ -35,7 +35,7 @@ class SummaryWriter:
         #: What stands in MLflow; None where that is not known.
         self._line_count: int | None = None
         self._offered_count: int | None = None
-        self._tagged: Ledger | None = None
+        self._tagged: tuple[RunEnded, Ledger] | None = None
 
     async def write(self, end: RunEnded) -> None:
         """
@@ -69,8 +69,8 @@ class SummaryWriter:
         """
         Write how the run ended and its ledger into its tags, where they are other than last time.
         """
-        if ledger == self._tagged:
+        if (end, ledger) == self._tagged:
             return
         tags = run_tags(self._files, end, ledger, cpu_s=cpu_s)
         if await self._store.insist(partial(self._store.log_batch, tags=tags)):
-            self._tagged = ledger
+            self._tagged = end, ledger
