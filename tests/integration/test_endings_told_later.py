@@ -18,8 +18,9 @@ import pytest
 from allele_mlflow.clock import now_ns
 from allele_mlflow.queue.locks import process_start_time
 from allele_mlflow.queue.writer import StreamWriter
-from allele_mlflow.records import RunEnded, RunId, RunStatus
+from allele_mlflow.records import FlushAsked, ProcessEnd, RunEnded, RunId, RunStatus
 from allele_mlflow.sidecar import heartbeat
+from allele_mlflow.sidecar.process_end import ProcessWatch
 from allele_mlflow.testing import Fault, FlakyTracking, MemoryTracking, assert_ledger_balanced
 from allele_mlflow.testing.memory_tracking import MemoryRun
 from tests.integration.spooled_runs import (
@@ -189,14 +190,24 @@ async def test_process_that_lingers_keeps_its_farewell(
 
 
 async def test_drain_waits_for_the_word_of_a_process_that_dies(
-    tmp_path: Path, owner: Owner
+    tmp_path: Path, owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`sync` that meets a benchmark as it dies ends its run by the signal too."""
     run, writer = start_owned(tmp_path, owner)
-    end(owner, "os.kill(os.getpid(), 9)")
     writer._stream.release()  # type: ignore[union-attr]  # as a kill does
+    tell, asked = ProcessWatch.find_end, 0
+
+    def tell_late(watch: ProcessWatch) -> ProcessEnd | None:
+        nonlocal asked
+        asked += 1
+        if asked == 3:
+            end(owner, "os.kill(os.getpid(), 9)")
+        return tell(watch)
+
+    monkeypatch.setattr(ProcessWatch, "find_end", tell_late)
     tracking = MemoryTracking()
     await serve(make_worker(run, tracking, is_drain=True))
+    assert asked >= 3
     assert the_run(tracking).tags["allele.ended_by"] == "SIGKILL"
     assert final_state(run).done
 
@@ -272,18 +283,18 @@ async def test_failing_heartbeat_is_no_error_of_the_run(
 async def test_quiet_delivery_has_no_heartbeat(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A benchmark that owns every core is left alone: no call of MLflow's until it ends."""
+    """A benchmark that owns every core is left alone, after a flush too: no call until it ends."""
     monkeypatch.setattr(heartbeat, "HEARTBEAT_S", 0.01)
     run, writer = start_run(tmp_path, delivery="quiet")
     writer.metric("m", 1.0, 1)
+    writer.event(FlushAsked(timestamp_ns=now_ns(), flush_id=1))
     tracking = Beats()
     async with anyio.create_task_group() as group:
         group.start_soon(serve, make_worker(run, tracking))
         with anyio.fail_after(20):
-            await until(lambda: present_state(run).updated_ns > 0)
-            before = present_state(run).updated_ns
+            await until(lambda: present_state(run).flushed_id == 1)
+            calls, before = dict(tracking.calls), present_state(run).updated_ns
             await until(lambda: present_state(run).updated_ns > before + 1_000_000_000)
-        assert not tracking.calls
+        assert tracking.calls == calls
         end_run(writer)
-    assert not tracking.beats
     assert the_run(tracking).tags["allele.heartbeat"]

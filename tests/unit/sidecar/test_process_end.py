@@ -24,9 +24,10 @@ from allele_mlflow.sidecar.process_end import (
     parse_info,
     parse_stat,
 )
-from tests.integration.runs import wait_for
 
-has_pidfd = hasattr(os, "pidfd_open")
+needs_pidfd = pytest.mark.skipif(
+    not hasattr(os, "pidfd_open"), reason="no pidfd on this system: nothing is told"
+)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,7 @@ HOWS = [
 
 
 @pytest.mark.process
-@pytest.mark.skipif(not has_pidfd, reason="no pidfd on this system: nothing is told")
+@needs_pidfd
 @pytest.mark.parametrize(("how", "expected"), HOWS)
 def test_end_is_told_before_and_after_reaping(child: Child, how: str, expected: ProcessEnd) -> None:
     """A zombie that nobody reaps tells its end, to who watched it and who comes late; reaped, it
@@ -159,7 +160,7 @@ def test_other_process_of_that_number_is_not_watched(child: Child) -> None:
 
 
 @pytest.mark.process
-@pytest.mark.skipif(not has_pidfd, reason="no pidfd on this system: nothing is told")
+@needs_pidfd
 def test_who_may_not_look_is_told_nothing(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the kernel hides the status of a zombie behind a 0, that 0 is not believed."""
     watch = ProcessWatch(child.pid, process_start_time(child.pid) or 0)
@@ -199,4 +200,4 @@ def test_watching_leaves_no_descriptor(child: Child) -> None:
         watch = ProcessWatch(child.pid, start_time)
         watch.close()
         watch.close()
-    wait_for(lambda: len(os.listdir("/proc/self/fd")) <= before, "descriptors", deadline_s=1.0)
+    assert len(os.listdir("/proc/self/fd")) <= before
