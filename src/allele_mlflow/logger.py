@@ -27,8 +27,8 @@ from allele_mlflow.errors import (
 )
 from allele_mlflow.mistakes import Mistakes
 from allele_mlflow.queue import plain, spool
-from allele_mlflow.queue.archive import is_being_archived, is_over
-from allele_mlflow.queue.locks import process_start_time
+from allele_mlflow.queue.archive import is_abandoned, is_being_archived, is_over
+from allele_mlflow.queue.locks import HeldLock, process_start_time, try_lock
 from allele_mlflow.queue.room import quota_bytes
 from allele_mlflow.queue.writer import StreamWriter
 from allele_mlflow.records import ENDED_BY_EXIT, RunSpec, RunStatus
@@ -67,7 +67,9 @@ def start_logger(
         tags: Tags of the run.
         parent: A logger, or the MLflow id of the run above this one.
         run_id: Go on with an existing MLflow run.
-        run_uid: Join the run of that uid: the first process to start it creates it.
+        run_uid: Join the run of that uid: the first process to start it creates it. Where its owner
+            is gone, after a crash or a preemption, this process resumes it: steps and params may
+            overlap, and the run ends as this part of it does.
         correlation_id: Tag `allele.correlation_id`.
         settings: Ready settings instead of those of the environment.
         on_error: Called with a text at the first mistake of each key, and when the sidecar cannot
@@ -216,7 +218,7 @@ def _start(
     run_uid = _checked_uid(run_uid) if run_uid is not None else spool.new_uid()
     scope, profile = _open_place(settings, mistakes)
     folder = scope / spool.RUNS / run_uid if scope is not None else None
-    is_owner = folder is None or _claim(folder)
+    is_owner, claim = (True, None) if folder is None else _claim(folder)
     quota = quota_bytes(scope, settings.spool_quota_bytes) if scope is not None else 0
     stream = StreamWriter(
         folder,
@@ -247,8 +249,10 @@ def _start(
             parent_run_uid=parent_run_uid,
             parent_folder=parent_folder,
         )
-        log._unwritten_spec = spec
+        log._unwritten_spec, log._part_ns = spec, spec.created_ns
         log._write_spec()
+    if claim is not None:
+        claim.release()
     _remember(log, is_published=True)
     try:
         log.tags(
@@ -393,12 +397,13 @@ def _disabled(settings: Settings, experiment: str) -> RunLogger:
     return log
 
 
-def _claim(folder: Path) -> bool:
+def _claim(folder: Path) -> tuple[bool, HeldLock | None]:
     """
-    Whether this process is the first in the run's folder, and so its owner.
+    Whether this process owns the run of that folder: the first one there, and whoever resumes it
+    after its owner is gone. The lock of a resumed one, to be released once it is described.
 
-    An earlier part of the run that is over may be on its way to `done/` just now; that takes a
-    moment, and is waited for.
+    An earlier part of the run that is over may be on its way to `done/` just now, or its first
+    process be about to describe it; that takes a moment, and is waited for.
     """
     deadline_s = now_monotonic_s() + CLAIM_S
     while True:
@@ -406,14 +411,35 @@ def _claim(folder: Path) -> bool:
         try:
             if is_late or not is_being_archived(folder):
                 folder.mkdir(mode=0o700)
-                return True
+                return True, None
         except FileExistsError:
-            # it may also have gone while we looked
-            if is_late or (not is_over(folder) and os.path.exists(folder)):
-                return False
+            is_described = os.path.exists(folder / spool.RUN_FILE)
+            if is_described and not is_abandoned(folder):
+                return False, None
+            if is_late or (is_described and not is_over(folder)):
+                lock = _lock_claim(folder)
+                if lock is not None:
+                    return True, lock
+                if is_late:
+                    return False, None  # somebody else resumes it
         except OSError:
-            return True  # the stream will find out and count
+            return True, None  # the stream will find out and count
         pause_s(CLAIM_POLL_S)
+
+
+def _lock_claim(folder: Path) -> HeldLock | None:
+    """
+    The lock under which a run is taken over, None where somebody else was quicker.
+    """
+    try:
+        lock = try_lock(folder / spool.CLAIM_FILE)
+    except OSError:  # it was archived just now
+        return None
+    is_described = os.path.exists(folder / spool.RUN_FILE)
+    if lock is not None and is_described and not is_abandoned(folder):
+        lock.release()
+        return None
+    return lock
 
 
 # --- the loggers of this process ------------------------------------------------------------------

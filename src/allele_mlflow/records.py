@@ -358,6 +358,12 @@ class RunState(msgspec.Struct, kw_only=True):
     done: bool = False
     #: Address of the store that `run_id` is of, secrets masked.
     store: str = ""
+    #: `created_ns` of the part of the run that this is of: it may be resumed. 0: not known.
+    part_ns: int = 0
+    #: What we wrote into MLflow as the time of our part, where a later one is to be told by.
+    opened_ns: int = 0
+    #: The run was resumed, and MLflow has not been told.
+    is_reopen_due: bool = False
     #: None where the kernel does not count, or the owner was gone before it was seen.
     oom_baseline: OomBaseline | None = None
 
@@ -366,7 +372,15 @@ class RunState(msgspec.Struct, kw_only=True):
         Begin again in another store: what MLflow knows of the run there is nothing here.
         """
         self.run_id = self.run_url = self.experiment_id = None
-        self.status, self.done = "WAITING", False
+        self.status, self.done, self.is_reopen_due = "WAITING", False, False
+
+    def resume(self, part_ns: int) -> None:
+        """
+        Go on with another part of the run: how the last one ended is not the run's end.
+        """
+        self.part_ns = part_ns
+        self.end, self.done, self.oom_baseline, self.opened_ns = None, False, None, 0
+        self.is_reopen_due = self.run_id is not None
 
 
 def canonical_json(value: Any) -> bytes:

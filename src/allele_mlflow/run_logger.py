@@ -156,6 +156,8 @@ class RunLogger:
         self._unwritten_spec: RunSpec | None = None
         #: Records delivered when the sidecar was last heard of, for a spool that goes away.
         self._last_delivered = 0
+        #: `created_ns` of the run's part that we own; 0 where we own none.
+        self._part_ns = 0
         self._stored_count = 0
 
     # --- describing the run ---------------------------------------------------------------------
@@ -520,7 +522,10 @@ class RunLogger:
                 state = self._drain()
             except KeyboardInterrupt as exc:
                 interrupt = exc  # whoever presses Ctrl-C wants to leave, and the records are safe
-        report = self._make_report(state or self.status(), status, elapsed_s, closing_s, overhead)
+        state = state or self.status()
+        if state is not None and not self._is_ours(state):
+            state = None
+        report = self._make_report(state, status, elapsed_s, closing_s, overhead)
         self._report = report
         self._tell(report)
         if interrupt is not None:
@@ -547,6 +552,8 @@ class RunLogger:
 
         def is_over(state: RunState) -> bool:
             nonlocal shown_s
+            if not self._is_ours(state):
+                return False
             waited_s = now_monotonic_s() - started_s
             if shows and waited_s - shown_s >= PROGRESS_EVERY_S:
                 shown_s = waited_s
@@ -568,6 +575,12 @@ class RunLogger:
         finally:
             if shows and shown_s >= PROGRESS_AFTER_S:
                 write(sys.stderr, "\r" + " " * 70 + "\r")
+
+    def _is_ours(self, state: RunState) -> bool:
+        """
+        Whether it tells of our part of the run, and not of the one that we resumed.
+        """
+        return state.part_ns in (0, self._part_ns)
 
     def _make_report(
         self,

@@ -504,6 +504,20 @@ def test_a_run_ends_and_reopens(store: Store, status: Any) -> None:
     assert store.look.tags(run_id)["mlflow.user"] == "me"
 
 
+def test_a_look_at_a_run_changes_nothing(store: Store) -> None:
+    """
+    A glance gives the experiment and the tags as they are, of an ended run too.
+    """
+    experiment_id = store.new_experiment()
+    run_id = store.new_run(experiment_id=experiment_id)
+    store.tracking.log_batch(run_id, tags={"colour": "green"})
+    store.tracking.end_run(run_id, "FAILED", 1_700_000_005_000)
+    found = store.tracking.look_at_run(run_id)
+    assert found.experiment_id == experiment_id
+    assert found.tags["colour"] == "green"
+    assert store.look.ending(run_id) == ("FAILED", 1_700_000_005_000)
+
+
 def test_a_missing_run_is_not_found(store: Store) -> None:
     """
     Nothing can be delivered to a run that is not there, and no retry will help.
@@ -516,6 +530,7 @@ def test_a_missing_run_is_not_found(store: Store) -> None:
         lambda: store.tracking.log_artifact(NOBODY, file, "f"),
         lambda: store.tracking.end_run(NOBODY, "FINISHED", 1),
         lambda: store.tracking.reopen_run(NOBODY),
+        lambda: store.tracking.look_at_run(NOBODY),
     ]
     for call in calls:
         with pytest.raises(PermanentTrackingError) as caught:

@@ -159,6 +159,7 @@ def test_memory_knows_its_missing_runs(tmp_path: Path) -> None:
         lambda: tracking.log_artifact(nobody, file, "f"),
         lambda: tracking.end_run(nobody, "FINISHED", 1),
         lambda: tracking.reopen_run(nobody),
+        lambda: tracking.look_at_run(nobody),
     ):
         with pytest.raises(PermanentTrackingError) as caught:
             call()
@@ -247,6 +248,7 @@ def test_every_flaky_method_reaches_the_store(tmp_path: Path) -> None:
     tracking.log_artifact(run_id, file, "d/f")
     tracking.end_run(run_id, "KILLED", 9)
     assert tracking.reopen_run(run_id) == "1"
+    assert tracking.look_at_run(run_id).experiment_id == "1"
     run = inner.runs[run_id]
     assert (run.artifacts, run.status, run.end_ms) == ({"d/f": b"x"}, "RUNNING", 9)
 

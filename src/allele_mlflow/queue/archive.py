@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 
 from allele_mlflow.queue import spool
-from allele_mlflow.queue.locks import is_writer_alive, try_lock_folder
+from allele_mlflow.queue.locks import is_writer_alive, process_start_time, try_lock_folder
 from allele_mlflow.records import RunSpec, RunState
 
 #: What stays of a delivered run, beside its damaged files.
@@ -70,16 +70,25 @@ def bring_back(scope: Path) -> None:
                 lock.release()
 
 
+def is_abandoned(run: Path) -> bool:
+    """
+    Whether the process that owns a run in `runs/` is gone, so that another one may resume it.
+    """
+    spec = spool.read_struct(run / spool.RUN_FILE, RunSpec)
+    if spec is None:
+        return False
+    if not spec.owner_stream:  # it found no room for a stream
+        return process_start_time(spec.owner_pid) not in (None, spec.owner_start or None)
+    return not is_writer_alive(run / spool.STREAMS / spec.owner_stream)
+
+
 def is_over(run: Path) -> bool:
     """
     Whether everything of a run in `runs/` was delivered and its owner is gone: somebody archives
     it now, or will.
     """
     state = spool.read_struct(run / spool.STATE_FILE, RunState)
-    spec = spool.read_struct(run / spool.RUN_FILE, RunSpec)
-    if state is None or spec is None or not state.done:
-        return False
-    return not is_writer_alive(run / spool.STREAMS / spec.owner_stream)
+    return state is not None and state.done and is_abandoned(run)
 
 
 def is_being_archived(run: Path) -> bool:

@@ -91,12 +91,12 @@ class RunReader:
         found = [f for stream in self.streams.values() for f in stream.earlier_flushes(after_id)]
         return sorted(found, key=lambda flush: flush.flush_id)
 
-    def listen(self) -> list[Event]:
+    def listen(self) -> list[tuple[str, Event]]:
         """
-        Flushes and ends that were not heard before, of all streams.
+        Flushes and ends that were not heard before, of all streams, each with its stream.
         """
         self.discover()
-        return [event for stream in self.streams.values() for event in stream.listen()]
+        return [(name, event) for name, stream in self.streams.items() for event in stream.listen()]
 
     def marks(self) -> dict[str, StreamMark]:
         """

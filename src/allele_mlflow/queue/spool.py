@@ -29,6 +29,8 @@ MAPPABLE_FILE_SYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "tmpfs", "apfs
 GITIGNORE = "# the queue of allele-mlflow: nothing here belongs into a repository\n*\n"
 
 RUN_FILE = "run.msgpack"
+#: Held while a process takes over a run whose owner is gone.
+CLAIM_FILE = "claim.lock"
 STATE_FILE = "state.msgpack"
 REJECTED_FILE = "rejected.jsonl"
 PHASES_FILE = "phases.jsonl"
@@ -155,6 +157,17 @@ def read_struct(path: Path, struct_type: type[T]) -> T | None:
         return msgspec.msgpack.decode(path.read_bytes(), type=struct_type)
     except (OSError, msgspec.MsgspecError):
         return None
+
+
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """
+    What changes when a file is written anew by `write_whole`; None where it cannot be looked at.
+    """
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def file_system_of(path: Path) -> str:

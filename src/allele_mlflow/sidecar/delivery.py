@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -48,7 +47,7 @@ from allele_mlflow.sidecar.pacing import CpuLimit
 from allele_mlflow.sidecar.plan import Commit, Item, Read, RunPlan, Send, SetAside, Wait
 from allele_mlflow.sidecar.run_files import RunFiles
 from allele_mlflow.sidecar.run_sampler import RunSampler
-from allele_mlflow.sidecar.run_store import Limiters, RunStore
+from allele_mlflow.sidecar.run_store import Limiters, RunLocks, RunStore
 from allele_mlflow.sidecar.summary_writer import SummaryWriter
 from allele_mlflow.sidecar.uploader import Uploader
 from allele_mlflow.tracking.protocol import Tracking
@@ -82,9 +81,10 @@ class RunDelivery:
         lock: The folder's lock, which says that nobody else delivers the run; released by `close`.
         connect: Gives the tracking store; called in a worker thread, may block and may raise
             TrackingError.
-        creating: Held while the run is created, by whatever delivery of it.
+        locks: Held by calls of the run, by whatever delivery of it.
         share: Of how many runs this is one, for the CPU limit.
         find_store: Gives the store side of another run that is being delivered, by its uid.
+        description: Identity of the file that `spec` was read from.
         is_drain: Deliver all there is at once and do not wait for the benchmark (`sync`).
     """
 
@@ -96,19 +96,24 @@ class RunDelivery:
         lock: HeldLock,
         connect: Callable[[], Tracking],
         limiters: Limiters,
-        creating: threading.Lock,
+        locks: RunLocks,
         share: Callable[[], int],
         find_store: Callable[[str], RunStore | None],
+        description: tuple[int, int] | None,
         is_drain: bool = False,
     ) -> None:
         self.folder = folder
         self.spec = spec
+        #: Identity of the description that this delivers by: before reading what it tells of.
+        self.description = description
         self._lock = lock
         self.reader = RunReader(folder, spec)
         self.plan = RunPlan(batch_size=spec.batch_size, flush_interval_s=spec.flush_interval_s)
         self.state = spool.read_struct(folder / spool.STATE_FILE, RunState) or RunState(
-            run_uid=spec.run_uid, updated_ns=spec.created_ns
+            run_uid=spec.run_uid, updated_ns=spec.created_ns, part_ns=spec.created_ns
         )
+        if self.state.part_ns not in (0, spec.created_ns):
+            self.state.resume(spec.created_ns)
         if self.state.run_id is not None and self.state.store != spec.tracking_uri_masked:
             _logger.warning(
                 "run %s was begun in %s: what was delivered there stays there",
@@ -131,7 +136,7 @@ class RunDelivery:
             self.state,
             connect=connect,
             limiters=limiters,
-            creating=creating,
+            locks=locks,
             find=find_store,
             on_news=lambda: self._publish(if_older_s=PUBLISH_EVERY_S),
         )
@@ -200,11 +205,14 @@ class RunDelivery:
         Deliver until every producer is gone and all is in MLflow, then archive the run's folder.
 
         Returns:
-            False where the run is left as it is: offline, or without an end in a drain.
+            False where the run is left as it is: offline, without an end in a drain, or resumed
+            under another owner, which wants a delivery of its own.
         Raises:
             OSError: the run's files cannot be read or moved now.
         """
+        is_left = True
         async with anyio.create_task_group() as group:
+            group.start_soon(self._leave_when_resumed, group.cancel_scope)
             if not self._is_drain and self.state.end is None:
                 group.start_soon(self._sample)
             group.start_soon(self._uploader.run)
@@ -220,9 +228,16 @@ class RunDelivery:
             while not is_over:
                 await self._deliver_until(self._is_all_over)
                 is_over = await self._finish()
-            self._uploader.is_stopping = True
+            group.cancel_scope.cancel()
         self.close()
         return not is_left
+
+    async def _leave_when_resumed(self, scope: anyio.CancelScope) -> None:
+        # whoever resumes a run writes its description anew
+        while spool.identity_of(self.folder / spool.RUN_FILE) in (None, self.description):  # noqa: ASYNC110 - no event reaches us from there
+            await anyio.sleep(POLL_S)
+        _logger.info("run %s was resumed", self.spec.run_uid)
+        scope.cancel()
 
     def _is_first_part_over(self) -> bool:
         if self._is_offline:
@@ -493,7 +508,8 @@ class RunDelivery:
         self._publish(is_exact=True)
 
     async def _set_status(self, end: RunEnded) -> None:
-        await self.store.insist(partial(self.store.end_run, end))
+        if not await self.store.is_superseded():
+            await self.store.insist(partial(self.store.end_run, end))
         self.state.status = end.status
         self._publish()
 
@@ -515,6 +531,8 @@ class RunDelivery:
         end = self.state.end
         assert end is not None
         await self._summaries.write(end)
+        if await self.store.is_superseded():
+            return
         ledger = self.reader.ledger(is_exact=True)
         cpu_s = process_cpu_s() - self._cpu_at_start_s
         await self._summaries.tag(end, ledger, cpu_s=cpu_s)

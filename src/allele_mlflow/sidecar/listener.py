@@ -63,11 +63,12 @@ class Listener:
         """
         before = len(self.flushes)
         inherited, self._inherited = self._inherited, []
-        for event in (*inherited, *self._reader.listen()):
+        heard = [(self._spec.owner_stream, flush) for flush in inherited]
+        for stream_id, event in (*heard, *self._reader.listen()):
             if isinstance(event, FlushAsked):
                 self.flushes.append(Flush(event.flush_id, self._reader.marks()))
-            elif isinstance(event, RunEnded):
-                self._end = event
+            elif isinstance(event, RunEnded) and self._spec.owner_stream in ("", stream_id):
+                self._end = event  # that of an owner before, whose run was resumed, is not one
         return len(self.flushes) > before
 
     def find_end(self) -> RunEnded | None:

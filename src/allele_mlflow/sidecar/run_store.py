@@ -10,6 +10,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,10 +25,11 @@ from allele_mlflow.errors import (
     TransientTrackingError,
 )
 from allele_mlflow.queue import spool
+from allele_mlflow.queue.archive import is_abandoned
 from allele_mlflow.records import ArtifactAdded, Reading, RunEnded, RunId, RunSpec, RunState
 from allele_mlflow.sidecar import retry
 from allele_mlflow.sidecar.plan import Send, is_pair
-from allele_mlflow.sidecar.run_summary import ORIGIN_TAGS, start_tags
+from allele_mlflow.sidecar.run_summary import ORIGIN_TAGS, STARTED_TAG, start_tags
 from allele_mlflow.tracking.protocol import Tracking
 
 _logger = logging.getLogger(__name__)
@@ -40,6 +42,16 @@ class CallCost(NamedTuple):
 
     seconds: float
     cpu_s: float
+
+
+class RunLocks(NamedTuple):
+    """
+    Of one run, whoever delivers it in this process: one call at a time, and its creation, for which
+    a child may be waiting.
+    """
+
+    calling: threading.Lock
+    creating: threading.Lock
 
 
 class Limiters(NamedTuple):
@@ -63,7 +75,7 @@ class RunStore:
         connect: Gives the tracking store; called in a worker thread, may block, may raise
             TrackingError.
         limiters: Bound the calls in flight of all runs.
-        creating: Held while the run is created, also by a call that nobody waits for any more.
+        locks: Held by calls of the run, also by one that nobody waits for any more.
         find: Gives the store side of another run that is being delivered, by its uid.
         on_news: Called when `state` changed.
     """
@@ -76,7 +88,7 @@ class RunStore:
         *,
         connect: Callable[[], Tracking],
         limiters: Limiters,
-        creating: threading.Lock,
+        locks: RunLocks,
         find: Callable[[str], RunStore | None],
         on_news: Callable[[], None],
     ) -> None:
@@ -87,7 +99,9 @@ class RunStore:
         self._limiters = limiters
         self._find = find
         self._on_news = on_news
-        self._creating = creating
+        self._locks = locks
+        #: A later part of the run has opened it meanwhile, here or on another machine.
+        self._is_superseded = False
         self._chance = random.SystemRandom()
 
     # --- in the event loop ----------------------------------------------------------------------
@@ -101,8 +115,10 @@ class RunStore:
         """
 
         def measured() -> CallCost:
-            before = now_monotonic_s(), thread_cpu_s()
-            work()
+            # one that a delivery before us has abandoned may still be under way
+            with nullcontext() if is_upload else self._locks.calling:
+                before = now_monotonic_s(), thread_cpu_s()
+                work()
             return CallCost(now_monotonic_s() - before[0], thread_cpu_s() - before[1])
 
         limiter = self._limiters.uploads if is_upload else self._limiters.calls
@@ -134,7 +150,7 @@ class RunStore:
         Raises:
             TrackingError: the store did not take it.
         """
-        if self._state.run_id is None:
+        if self._state.run_id is None or self._state.is_reopen_due:
             await self.call(self.create_run)
             self._on_news()
 
@@ -142,8 +158,15 @@ class RunStore:
         """
         Create the run however long it takes: without it there is nowhere to deliver to.
         """
-        if self._state.run_id is None:
+        if self._state.run_id is None or self._state.is_reopen_due:
             await self.insist(self.create_run)
+
+    async def is_superseded(self) -> bool:
+        """
+        Whether a later part of the run has opened it, and will say how it ends.
+        """
+        await self.insist(self._look)
+        return self._is_superseded
 
     # --- in a worker thread ---------------------------------------------------------------------
 
@@ -211,14 +234,15 @@ class RunStore:
 
     def create_run(self) -> None:
         """
-        Create the run in MLflow where that was not done yet; its parent too, which must be first.
+        Create the run in MLflow, or open it again, where that was not done yet; its parent too,
+        which must be first.
 
         Raises:
             TransientTrackingError: the store did not take it.
         """
         try:
-            with self._creating:
-                if self._state.run_id is None:
+            with self._locks.creating:
+                if self._state.run_id is None or self._state.is_reopen_due:
                     self._create_run()
         except PermanentTrackingError as exc:
             # nobody's record is at fault, so none may be set aside for it
@@ -227,21 +251,16 @@ class RunStore:
     def _create_run(self) -> None:
         tracking, spec, state = self._connect(), self._spec, self._state
         tags = start_tags(spec, parent_run_id=self._parent_run_id())
-        found = None
-        if spec.run_id is not None:
-            found = RunId(spec.run_id)
-        else:
+        found = state.run_id or spec.run_id
+        if found is None:
             experiment_id = tracking.ensure_experiment(
                 spec.experiment, artifact_location=spec.artifact_location
             )
             # an earlier part of the run, or a call of ours that was lost on its way back
             found = tracking.find_run(experiment_id, spec.run_uid)
         if found is not None:
-            run_id = found
-            experiment_id = tracking.reopen_run(run_id)
-            # who began it, and from where, stays
-            more = {k: v for k, v in tags.items() if k not in ORIGIN_TAGS}
-            tracking.log_batch(run_id, tags=more)
+            run_id = RunId(found)
+            experiment_id = self._reopen(tracking, run_id, tags)
         else:
             run_id = tracking.create_run(
                 experiment_id,
@@ -257,7 +276,30 @@ class RunStore:
         state.experiment_id = experiment_id
         state.run_url = tracking.run_url(experiment_id, run_id)
         state.status = "RUNNING"
-        state.run_id = run_id
+        state.run_id, state.is_reopen_due = run_id, False
+
+    def _reopen(self, tracking: Tracking, run_id: RunId, tags: Mapping[str, str]) -> str:
+        found = tracking.look_at_run(run_id)
+        started_ns = _started_ns(found.tags)
+        if not is_abandoned(self._folder):  # who lives is the last, whatever other clocks say
+            self._state.opened_ns = max(started_ns + 1, self._spec.created_ns)
+            tags = {**tags, STARTED_TAG: str(self._state.opened_ns)}
+        self._is_superseded = started_ns > self._present_ns
+        if not self._is_superseded:
+            tracking.reopen_run(run_id)
+            # who began it, and from where, stays
+            more = {k: v for k, v in tags.items() if k not in ORIGIN_TAGS}
+            tracking.log_batch(run_id, tags=more)
+        return found.experiment_id
+
+    def _look(self) -> None:
+        if not self._is_superseded:
+            tags = self._connect().look_at_run(self.run_id).tags
+            self._is_superseded = _started_ns(tags) > self._present_ns
+
+    @property
+    def _present_ns(self) -> int:
+        return self._state.opened_ns or self._spec.created_ns
 
     def _parent_run_id(self) -> str | None:
         if self._spec.parent_run_id or not self._spec.parent_run_uid:
@@ -302,3 +344,8 @@ class RunStore:
         self._state.last_error = str(exc)
         _logger.warning("run %s: %s", self._spec.run_uid, exc)
         self._on_news()
+
+
+def _started_ns(tags: Mapping[str, str]) -> int:
+    text = tags.get(STARTED_TAG, "")
+    return int(text) if text.isdigit() else 0

@@ -26,6 +26,9 @@ from allele_mlflow.tracking import limits
 FOLDER = "allele"
 #: When the run was last known to be served, while it runs.
 HEARTBEAT_TAG = "allele.heartbeat"
+#: When the part of the run that opened it last was started; an earlier part, delivered later, has
+#: no say in how the run ends.
+STARTED_TAG = "allele.started_ns"
 #: Errors whose traceback is a file of its own.
 MAX_TRACEBACKS = 100
 #: Tags that say where a run comes from.
@@ -39,6 +42,7 @@ def start_tags(spec: RunSpec, *, parent_run_id: str | None) -> dict[str, str]:
     tags = dict(spec.tags)
     tags["allele.run_uid"] = spec.run_uid
     tags[HEARTBEAT_TAG] = utc_iso(now_ns())
+    tags[STARTED_TAG] = str(spec.created_ns)
     tags["allele.environment"] = content_hash(_comparable(describe_environment(spec)))[:16]
     tags["mlflow.source.type"] = "LOCAL"
     if spec.correlation_id:

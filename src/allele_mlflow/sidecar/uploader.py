@@ -95,7 +95,6 @@ class Uploader:
         self._own_trouble = _Trouble()
         #: Size of the file that is being uploaded.
         self.bytes_in_flight = 0
-        self.is_stopping = False
 
     def offer_own(self, artifact_path: str, file: Path) -> None:
         """
@@ -119,9 +118,9 @@ class Uploader:
 
     async def run(self) -> None:
         """
-        Upload what waits, and what comes, until `is_stopping`.
+        Upload what waits, and what comes, until it is cancelled.
         """
-        while not self.is_stopping:
+        while True:
             if not self._is_due() or not await self._upload_next():
                 await anyio.sleep(POLL_S)
 

@@ -23,7 +23,7 @@ from allele_mlflow.queue.locks import try_lock_folder
 from allele_mlflow.records import RunSpec
 from allele_mlflow.sidecar.delivery import RunDelivery
 from allele_mlflow.sidecar.profile import is_served
-from allele_mlflow.sidecar.run_store import Limiters, RunStore
+from allele_mlflow.sidecar.run_store import Limiters, RunLocks, RunStore
 from allele_mlflow.tracking.protocol import Tracking
 
 _logger = logging.getLogger(__name__)
@@ -34,8 +34,6 @@ STATUS_S = 1.0
 RETAKE_S = 1.0
 #: ... so many times at most: a minute.
 LONGEST_RETAKE = 6
-#: How long a run is believed to be another profile's without looking again.
-FOREIGN_S = 30.0
 #: Calls of MLflow's in flight at once, over all runs, and uploads beside them.
 PARALLEL_CALLS = 8
 PARALLEL_UPLOADS = 4
@@ -146,16 +144,16 @@ class Worker:
         )
         self._adapt = adapt
         self._records_of_done = 0
-        self._done: set[str] = set()
+        #: Runs that are left as they are, or are another profile's, by name, and their
+        #: descriptions' identity then.
+        self._left: dict[str, tuple[int, int] | None] = {}
         #: Runs that failed in us (not in the store): when to take them up again, and how often they
         #: failed.
         self._failed: dict[str, tuple[float, int]] = {}
-        #: Runs that are another profile's, by name, and since when we know.
-        self._foreign: dict[str, float] = {}
         #: Whether somebody else delivers a run of ours just now, and may leave it to us.
         self._is_waiting = False
-        #: One lock a run: a call that was abandoned in the middle of creating it may still do so.
-        self._creating: dict[str, threading.Lock] = {}
+        #: One set a run: a call that was abandoned in the middle may still go on.
+        self._locks: dict[str, RunLocks] = {}
         self.is_stopping = False
 
     async def serve(self) -> None:
@@ -225,10 +223,13 @@ class Worker:
 
     def _wants(self, entry: os.DirEntry[str]) -> RunSpec | None:
         name = entry.name
-        if name in self.deliveries or name in self._done:
+        if name in self.deliveries:
             return None
-        if now_monotonic_s() - self._foreign.get(name, -FOREIGN_S) < FOREIGN_S:
-            return None
+        description = spool.identity_of(Path(entry.path) / spool.RUN_FILE)
+        if name in self._left:  # until somebody resumes it
+            if self._left[name] == description:
+                return None
+            del self._left[name]
         spec = spool.read_struct(Path(entry.path) / spool.RUN_FILE, RunSpec)
         if spec is None:
             return None
@@ -236,7 +237,7 @@ class Worker:
             return None if is_served(self.scope, spec) else self._adapt(spec)
         if spec.profile == self.profile:
             return spec
-        self._foreign[name] = now_monotonic_s()
+        self._left[name] = description
         return None
 
     def _discover(self, limiters: Limiters) -> list[RunDelivery]:
@@ -253,11 +254,13 @@ class Worker:
                 break  # nobody waits in the others: they have time
             if now_monotonic_s() < self._failed.get(entry.name, (0.0, 0))[0]:
                 continue
+            # first its identity: who resumes it meanwhile is seen
+            description = spool.identity_of(Path(entry.path) / spool.RUN_FILE)
             spec = self._wants(entry)
             if spec is None:
                 continue
             try:
-                delivery = self._take_up(Path(entry.path), spec, limiters)
+                delivery = self._take_up(Path(entry.path), spec, description, limiters)
             except Exception as exc:  # noqa: BLE001 - the worker's border: it is noted, the others go on
                 self._note_failure(entry.name, exc)
                 continue
@@ -265,7 +268,13 @@ class Worker:
                 found.append(delivery)
         return found
 
-    def _take_up(self, folder: Path, spec: RunSpec, limiters: Limiters) -> RunDelivery | None:
+    def _take_up(
+        self,
+        folder: Path,
+        spec: RunSpec,
+        description: tuple[int, int] | None,
+        limiters: Limiters,
+    ) -> RunDelivery | None:
         lock = try_lock_folder(folder)
         if lock is None:
             self._is_waiting = True
@@ -277,9 +286,12 @@ class Worker:
                 lock=lock,
                 connect=self._tracking,
                 limiters=limiters,
-                creating=self._creating.setdefault(folder.name, threading.Lock()),
+                locks=self._locks.setdefault(
+                    folder.name, RunLocks(threading.Lock(), threading.Lock())
+                ),
                 share=lambda: len(self.deliveries),
                 find_store=self._find_store,
+                description=description,
                 is_drain=self._is_drain,
             )
         except BaseException:
@@ -288,7 +300,7 @@ class Worker:
         if delivery.is_wanted:
             self.deliveries[folder.name] = delivery
             return delivery
-        self._done.add(folder.name)
+        self._left[folder.name] = delivery.description
         delivery.close()
         return None
 
@@ -305,7 +317,7 @@ class Worker:
         else:
             self._failed.pop(name, None)
             if not is_archived:  # an archived one may come again by its uid
-                self._done.add(name)
+                self._left[name] = delivery.description
         finally:
             delivery.close()
             self._records_of_done += delivery.records_settled

@@ -18,7 +18,7 @@ from allele_mlflow.errors import (
     TransientTrackingError,
 )
 from allele_mlflow.records import Reading, RunId, RunStatus
-from allele_mlflow.tracking.protocol import Tracking
+from allele_mlflow.tracking.protocol import RunGlance, Tracking
 
 Answer = TypeVar("Answer")
 
@@ -125,6 +125,12 @@ class FlakyTracking:
                 experiment_id, run_name=run_name, start_ms=start_ms, tags=tags
             ),
         )
+
+    def look_at_run(self, run_id: RunId) -> RunGlance:
+        """
+        As the inner one, with a fault if planned.
+        """
+        return self._call("look_at_run", lambda: self.inner.look_at_run(run_id))
 
     def reopen_run(self, run_id: RunId) -> str:
         """

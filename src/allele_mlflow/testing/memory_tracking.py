@@ -16,6 +16,7 @@ from allele_mlflow.errors import ErrorKind, PermanentTrackingError
 from allele_mlflow.records import Reading, RunId, RunStatus
 from allele_mlflow.tracking import limits
 from allele_mlflow.tracking.artifact_names import bad_artifact, check_artifact_path
+from allele_mlflow.tracking.protocol import RunGlance
 
 
 class MetricRow(NamedTuple):
@@ -152,6 +153,15 @@ class MemoryTracking:
             run_id = RunId(f"{len(self.runs) + 1:032x}")
             self.runs[run_id] = MemoryRun(run_id, experiment_id, run_name, start_ms, dict(tags))
             return run_id
+
+    def look_at_run(self, run_id: RunId) -> RunGlance:
+        """
+        An existing run's experiment and tags.
+        """
+        with self._lock:
+            self.calls["look_at_run"] += 1
+            run = self._run(run_id)
+            return RunGlance(run.experiment_id, dict(run.tags))
 
     def reopen_run(self, run_id: RunId) -> str:
         """

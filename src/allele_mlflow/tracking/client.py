@@ -31,6 +31,7 @@ from allele_mlflow.tracking.artifact_names import (
 )
 from allele_mlflow.tracking.duplicates import is_duplicate_reading, split_nan
 from allele_mlflow.tracking.error_mapping import mapped_errors
+from allele_mlflow.tracking.protocol import RunGlance
 from allele_mlflow.tracking.schema import prepare_schema, sqlite_path
 
 RUN_UID_TAG = "allele.run_uid"
@@ -188,6 +189,15 @@ class MlflowTracking:
                 experiment_id, start_time=start_ms, tags=kept, run_name=run_name
             )
             return RunId(run.info.run_id)
+
+    def look_at_run(self, run_id: RunId) -> RunGlance:
+        """
+        An existing run's experiment and tags.
+        """
+        client = self._opened()
+        with mapped_errors(f"look at run {run_id}"):
+            run = client.get_run(run_id)
+            return RunGlance(str(run.info.experiment_id), dict(run.data.tags))
 
     def reopen_run(self, run_id: RunId) -> str:
         """

@@ -6,9 +6,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from allele_mlflow.records import Reading, RunId, RunStatus
+
+
+class RunGlance(NamedTuple):
+    """
+    Where a run is and what it says of itself.
+    """
+
+    experiment_id: str
+    tags: Mapping[str, str]
 
 
 class Tracking(Protocol):
@@ -44,6 +53,11 @@ class Tracking(Protocol):
     ) -> RunId:
         """
         A new RUNNING run. Not idempotent: after an error of unknown outcome call `find_run` first.
+        """
+
+    def look_at_run(self, run_id: RunId) -> RunGlance:
+        """
+        An existing run's experiment and tags.
         """
 
     def reopen_run(self, run_id: RunId) -> str:
