@@ -120,6 +120,32 @@ def kill_both(place: Place) -> Trial:
     return with_problems(compare(place, [program], status="KILLED"), problems)
 
 
+def reboot(place: Place) -> Trial:
+    """
+    All processes are gone and the boot is another one: sync, or the next start, delivers the rest.
+    """
+    program = place.start("--mixed", threads=2)
+    program.await_start()
+    pause_s(place.chance.uniform(0.0, LONGEST_LIFE_S))
+    place.kill_sidecars()
+    program.kill()
+    place.kill_sidecars()
+    earlier = place.spool_dir / f"drill-{spool.new_uid()[:12]}"
+    place.scope.rename(earlier)  # what another boot id does
+    place.earlier_scopes.append(earlier)
+    problems = []
+    if place.chance.random() < 0.5:
+        code = place.sync()
+        problems = [] if code == 0 else [f"sync ended with code {code}: want 0"]
+    else:
+        following = place.start("--rounds", "1")
+        following.await_start()
+        following.await_end()
+    # how it was killed is nobody's to know in another boot
+    trial = compare(place, [program], status="KILLED", ended_by=("unknown", *BY_SIGKILL))
+    return with_problems(trial, problems)
+
+
 def stop_sidecar(place: Place) -> Trial:
     """
     SIGSTOP the sidecar for half a minute: the benchmark goes on, and nothing is lost.
@@ -232,6 +258,14 @@ DRILLS = (
         run=kill_both,
         short=2,
         full=50,
+    ),
+    Drill(
+        name="reboot",
+        promise="all processes gone, another boot: sync, or the next start, delivers the rest",
+        guarantee=7,
+        run=reboot,
+        short=3,
+        full=10,
     ),
     Drill(
         name="stop-sidecar",

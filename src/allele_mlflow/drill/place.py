@@ -140,6 +140,8 @@ class Place:
         self.minute_s = scale
         self.spool_dir = folder / "spool"
         self.programs: list[Program] = []
+        #: Scopes that are another boot's by now.
+        self.earlier_scopes: list[Path] = []
         self._made = 0
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -242,8 +244,8 @@ class Place:
         """
         What the logger wrote about a run.
         """
-        for place in (spool.RUNS, spool.DONE):
-            found = spool.read_struct(self.scope / place / run_uid / spool.RUN_FILE, RunSpec)
+        for folder in self._folders(run_uid):
+            found = spool.read_struct(folder / spool.RUN_FILE, RunSpec)
             if found is not None:
                 return found
         raise OverdueError(f"run {run_uid} has no description in the spool")
@@ -252,11 +254,15 @@ class Place:
         """
         What a sidecar published of a run last.
         """
-        for place in (spool.RUNS, spool.DONE):
-            found = spool.read_struct(self.scope / place / run_uid / spool.STATE_FILE, RunState)
+        for folder in self._folders(run_uid):
+            found = spool.read_struct(folder / spool.STATE_FILE, RunState)
             if found is not None:
                 return found
         return None
+
+    def _folders(self, run_uid: str) -> list[Path]:
+        scopes = [self.scope, *self.earlier_scopes]
+        return [scope / place / run_uid for scope in scopes for place in (spool.RUNS, spool.DONE)]
 
     def sidecars(self) -> dict[int, Path]:
         """
@@ -281,9 +287,14 @@ class Place:
         """
         The last state of a run that is delivered and out of the way.
         """
-        done = self.scope / spool.DONE / run_uid / spool.STATE_FILE
-        wait_for(done.exists, f"the end of run {run_uid}", deadline_s=deadline_s)
-        state = spool.read_struct(done, RunState)
+        done = [path for path in self._folders(run_uid) if path.parent.name == spool.DONE]
+
+        def find() -> Path | None:
+            paths = [folder / spool.STATE_FILE for folder in done]
+            return next((path for path in paths if path.exists()), None)
+
+        path = wait_for(find, f"the end of run {run_uid}", deadline_s=deadline_s)
+        state = spool.read_struct(path, RunState)
         if state is None:
             raise OverdueError(f"run {run_uid}: its last state cannot be read")
         return state

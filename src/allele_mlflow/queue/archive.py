@@ -77,7 +77,7 @@ def is_abandoned(run: Path) -> bool:
     spec = spool.read_struct(run / spool.RUN_FILE, RunSpec)
     if spec is None:
         return False
-    if not spec.owner_stream:  # it found no room for a stream
+    if not spec.owner_stream and spool.is_here(run):  # it found no room for a stream
         return process_start_time(spec.owner_pid) not in (None, spec.owner_start or None)
     return not is_writer_alive(run / spool.STREAMS / spec.owner_stream)
 

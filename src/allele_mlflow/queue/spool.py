@@ -26,6 +26,8 @@ from allele_mlflow.queue import layout
 
 #: File systems on which a store to a fallocated, mapped page neither fails nor waits for a server.
 MAPPABLE_FILE_SYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "tmpfs", "apfs", "overlay"})
+#: File systems of this machine alone, on which a lock tells of every process that could hold it.
+LOCAL_FILE_SYSTEMS = MAPPABLE_FILE_SYSTEMS | {"btrfs", "zfs", "f2fs", "jfs", "reiserfs", "bcachefs"}
 GITIGNORE = "# the queue of allele-mlflow: nothing here belongs into a repository\n*\n"
 
 RUN_FILE = "run.msgpack"
@@ -197,6 +199,21 @@ def can_map(folder: Path) -> bool:
     Whether segments in this folder may be mapped; elsewhere the same bytes go through `os.pwrite`.
     """
     return file_system_of(folder) in MAPPABLE_FILE_SYSTEMS
+
+
+def is_local(folder: Path) -> bool:
+    """
+    Whether the folder lies on a file system of this machine alone.
+    """
+    return file_system_of(folder) in LOCAL_FILE_SYSTEMS
+
+
+def is_here(run: Path) -> bool:
+    """
+    Whether a run's folder is of this boot, host and PID namespace, so that its process ids mean
+    something.
+    """
+    return run.parent.parent.name == scope_name()
 
 
 def allocate(descriptor: int, size_bytes: int) -> None:

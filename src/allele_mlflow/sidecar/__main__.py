@@ -9,16 +9,20 @@ import contextlib
 import logging
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
 
 from allele_mlflow import settings as settings_module
-from allele_mlflow.queue.locks import try_lock
+from allele_mlflow.queue.locks import HeldLock, try_lock
 from allele_mlflow.settings import Settings, mask_secrets
+from allele_mlflow.sidecar.adoption import adopt_scopes
 from allele_mlflow.sidecar.profile import lock_path
 from allele_mlflow.sidecar.store import open_store
 from allele_mlflow.sidecar.worker import Worker, raise_descriptor_limit
+
+_logger = logging.getLogger(__name__)
 
 NICENESS = 10
 LOG_MAX_BYTES = 4 << 20
@@ -56,17 +60,59 @@ def main() -> None:
 
 
 def _serve(scope: Path, profile: str, settings: Settings) -> Worker:
-    worker = Worker(
+    adopted = list(adopt_scopes(scope, settings))
+    others = [_make_worker(one.scope, one.profile, settings, idle_timeout_s=0.0) for one in adopted]
+    busy = set(others)
+    worker = _make_worker(
+        scope,
+        profile,
+        settings,
+        idle_timeout_s=settings.idle_timeout_s,
+        is_needed=lambda: bool(busy),
+    )
+
+    async def serve_other(other: Worker, lock: HeldLock) -> None:
+        try:
+            await other.serve()
+        finally:
+            lock.release()
+            busy.discard(other)
+
+    async def serve_all() -> None:
+        async with anyio.create_task_group() as group:
+            for other, one in zip(others, adopted, strict=True):
+                _logger.info("taking up what is left in %s", one.scope)
+                group.start_soon(serve_other, other, one.lock)
+            await worker.serve()
+            for other in others:
+                other.stop()
+
+    def stop(*_: object) -> None:
+        for one in (worker, *others):
+            one.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    anyio.run(serve_all)
+    return worker
+
+
+def _make_worker(
+    scope: Path,
+    profile: str,
+    settings: Settings,
+    *,
+    idle_timeout_s: float,
+    is_needed: Callable[[], bool] = lambda: False,
+) -> Worker:
+    return Worker(
         scope,
         profile,
         connect=lambda: open_store(settings),
-        idle_timeout_s=settings.idle_timeout_s,
+        idle_timeout_s=idle_timeout_s,
         status_path=scope / f"sidecar-{profile}.json",
         store=mask_secrets(settings.tracking_uri),
+        is_needed=is_needed,
     )
-    signal.signal(signal.SIGTERM, lambda *_: worker.stop())
-    anyio.run(worker.serve)
-    return worker
 
 
 def _start_logging(settings: Settings, path: Path) -> None:

@@ -213,7 +213,7 @@ class RunDelivery:
         is_left = True
         async with anyio.create_task_group() as group:
             group.start_soon(self._leave_when_resumed, group.cancel_scope)
-            if not self._is_drain and self.state.end is None:
+            if not self._is_drain and self.state.end is None and spool.is_here(self.folder):
                 group.start_soon(self._sample)
             group.start_soon(self._uploader.run)
             await self._deliver_until(self._is_first_part_over)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from allele_mlflow.clock import now_ns
+from allele_mlflow.queue import spool
 from allele_mlflow.queue.locks import process_start_time
 from allele_mlflow.queue.run_reader import RunReader
 from allele_mlflow.queue.stream_reader import StreamMark
@@ -79,7 +80,8 @@ class Listener:
         if self._end is not None:
             return self._end
         owner = self._reader.streams.get(self._spec.owner_stream)
-        if owner is None and not self._spec.owner_stream:  # it found no room for a stream
+        has_no_stream = owner is None and not self._spec.owner_stream  # it found no room for one
+        if has_no_stream and spool.is_here(self._reader.folder):
             start = process_start_time(self._spec.owner_pid)
             is_alive = start is None or (start != 0 and start == (self._spec.owner_start or start))
         else:

@@ -51,7 +51,7 @@ class OwnerWatch:
         self._cgroup: CgroupProbe | None = None
         self._asked_s: float | None = None
         self._found: ProcessEnd | None = None
-        is_here = folder.parent.parent.name == spool.scope_name()
+        is_here = spool.is_here(folder)
         is_wanted = state.end is None or state.end.ended_by == ENDED_BY_EXIT
         if not (is_here and is_wanted and spec.owner_start) or spec.owner_pid == os.getpid():
             self._found = ProcessEnd()

@@ -110,6 +110,7 @@ class Worker:
         is_drain: Deliver what there is, wait for nobody, then leave.
         status_path: Where to write the heartbeat, or None.
         store: The store's name for the status, secrets masked.
+        is_needed: Whether to stay though there is no work.
         adapt: Changes what the logger wrote about a run to where it is delivered now; None where it
             is not ours to deliver. Asked only where `profile` is None.
     """
@@ -124,6 +125,7 @@ class Worker:
         is_drain: bool = False,
         status_path: Path | None = None,
         store: str = "",
+        is_needed: Callable[[], bool] = lambda: False,
         adapt: Callable[[RunSpec], RunSpec | None] = lambda spec: spec,
     ) -> None:
         self.scope = scope
@@ -142,6 +144,7 @@ class Worker:
             cpu_s=0.0,
             store=store,
         )
+        self._is_needed = is_needed
         self._adapt = adapt
         self._records_of_done = 0
         #: Runs that are left as they are, or are another profile's, by name, and their
@@ -172,7 +175,7 @@ class Worker:
                 for delivery in self._discover(limiters):
                     group.start_soon(self._deliver, delivery)
                 now_s = now_monotonic_s()
-                is_needed = bool(self._failed) or self._is_waiting
+                is_needed = bool(self._failed) or self._is_waiting or self._is_needed()
                 if self.deliveries or (is_needed and not self._is_drain):
                     idle_since_s = now_s
                 elif self._is_drain or now_s - idle_since_s >= self._idle_timeout_s:
