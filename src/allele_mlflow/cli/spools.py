@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from allele_mlflow.errors import ErrorKind, SettingsError
-from allele_mlflow.queue import spool
+from allele_mlflow.queue import spool, spool_index
 from allele_mlflow.queue.run_reader import RunReader, count_ledger
 from allele_mlflow.records import Ledger, RunSpec, RunState
 from allele_mlflow.settings import DEFAULTS
@@ -52,11 +52,9 @@ def find_spools(given: Path | None, setting: str) -> list[Path]:
     if given is not None:
         _check_spool(given)
         return [given]
-    import platformdirs
-
     first = Path(setting)
     # where `logger` goes when it cannot write to the first
-    fallback = Path(platformdirs.user_state_dir("allele-mlflow")) / "spool"
+    fallback = spool_index.state_folder() / "spool"
     return [first, fallback] if fallback != first and scopes(fallback) else [first]
 
 

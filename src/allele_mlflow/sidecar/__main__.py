@@ -14,6 +14,7 @@ from pathlib import Path
 import anyio
 
 from allele_mlflow import settings as settings_module
+from allele_mlflow.queue import spool_index
 from allele_mlflow.queue.locks import try_lock
 from allele_mlflow.settings import Settings, mask_secrets
 from allele_mlflow.sidecar.profile import lock_path
@@ -22,6 +23,32 @@ from allele_mlflow.sidecar.worker import Worker, raise_descriptor_limit
 
 NICENESS = 10
 LOG_MAX_BYTES = 4 << 20
+#: How long a sidecar that was told to leave may take to put things in order.
+LEAVE_S = 1.0
+
+
+class _Stop:
+    """
+    What SIGTERM asks for, whichever worker serves just then.
+    """
+
+    def __init__(self) -> None:
+        self.is_asked = False
+        self.worker: Worker | None = None
+
+    def ask(self) -> None:
+        """
+        Leave now; an event loop that hangs is not waited for, as nothing that was accepted is lost
+        with it.
+        """
+        if self.is_asked:
+            return
+        self.is_asked = True
+        # the kernel's own end: a thread cannot be started in a handler, which may interrupt a start
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, LEAVE_S)
+        if self.worker is not None:
+            self.worker.stop()
 
 
 def main() -> None:
@@ -39,7 +66,10 @@ def main() -> None:
     os.chdir(arguments.scope)
     with contextlib.suppress(OSError):
         os.nice(NICENESS)
+    stop = _Stop()
+    signal.signal(signal.SIGTERM, lambda *_: stop.ask())
     raise_descriptor_limit()
+    spool_index.register(arguments.scope.parent)
     settings = settings_module.load(forgive_unknown=True)
     _start_logging(settings, arguments.scope / f"sidecar-{arguments.profile}.log")
     while True:
@@ -47,15 +77,15 @@ def main() -> None:
         if lock is None:
             return  # another one serves
         try:
-            worker = _serve(arguments.scope, arguments.profile, settings)
+            worker = _serve(arguments.scope, arguments.profile, settings, stop)
         finally:
             lock.release()
         # released first, looked then: a producer that wrote and found the lock held is seen here
-        if worker.is_stopping or not worker.has_work():
+        if stop.is_asked or not worker.has_work():
             os._exit(0)  # a hung call of MLflow's must not keep us
 
 
-def _serve(scope: Path, profile: str, settings: Settings) -> Worker:
+def _serve(scope: Path, profile: str, settings: Settings, stop: _Stop) -> Worker:
     worker = Worker(
         scope,
         profile,
@@ -64,7 +94,9 @@ def _serve(scope: Path, profile: str, settings: Settings) -> Worker:
         status_path=scope / f"sidecar-{profile}.json",
         store=mask_secrets(settings.tracking_uri),
     )
-    signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+    stop.worker = worker
+    if stop.is_asked:  # between two workers
+        worker.stop()
     anyio.run(worker.serve)
     return worker
 
