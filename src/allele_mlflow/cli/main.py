@@ -13,6 +13,7 @@ import click
 from allele_mlflow.cli.exit_codes import ExitCode
 from allele_mlflow.cli.output import complain, leave, prepare_streams
 from allele_mlflow.cli.status import status
+from allele_mlflow.cli.stop import stop
 from allele_mlflow.cli.sync import sync
 from allele_mlflow.errors import AlleleMlflowError, SettingsError
 from allele_mlflow.version import __version__
@@ -27,6 +28,7 @@ def commands() -> None:
 
 
 commands.add_command(status)
+commands.add_command(stop)
 commands.add_command(sync)
 
 
