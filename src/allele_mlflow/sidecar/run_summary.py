@@ -23,6 +23,8 @@ from allele_mlflow.sidecar.run_files import RunFiles
 from allele_mlflow.tracking import limits
 
 FOLDER = "allele"
+#: Where a run keeps its dead letters.
+REJECTED_ARTIFACT = f"{FOLDER}/{spool.REJECTED_FILE}"
 #: Errors whose traceback is a file of its own.
 MAX_TRACEBACKS = 100
 #: Tags that say where a run comes from.
@@ -110,7 +112,7 @@ def summary_files(files: RunFiles, folder: Path, spec: RunSpec) -> Iterator[tupl
         spool.write_whole(path, error.traceback.encode("utf-8", "backslashreplace"))
         yield f"{FOLDER}/tracebacks/{number:03d}-{error.fingerprint}.txt", path
     if files.rejected_path.exists():
-        yield f"{FOLDER}/rejected.jsonl", files.rejected_path
+        yield REJECTED_ARTIFACT, files.rejected_path
 
 
 def describe_environment(spec: RunSpec) -> dict[str, Any]:
