@@ -21,11 +21,17 @@ import pytest
 from allele_mlflow import settings as settings_module
 from allele_mlflow.clock import now_monotonic_s
 from allele_mlflow.queue import spool, spool_index
-from allele_mlflow.queue.locks import is_locked, process_start_time, try_lock
+from allele_mlflow.queue.locks import (
+    is_locked,
+    process_start_time,
+    try_lock,
+    try_lock_folder,
+)
 from allele_mlflow.queue.writer import StreamWriter
+from allele_mlflow.records import ParamLogged, RunState
 from allele_mlflow.sidecar.profile import lock_path, profile_of
 from tests.integration.runs import Station, wait_for
-from tests.integration.spooled_runs import start_run
+from tests.integration.spooled_runs import end_run, start_run
 from tests.integration.test_commands import (
     STEPS,
     environ_for,
@@ -292,3 +298,115 @@ def test_status_leaves_a_living_benchmark_alone(tmp_path: Path, sqlite_store: st
     (found,) = json.loads(seen.stdout)["runs"]
     assert found["starting"] is False
     assert not list(run.parent.parent.glob("sidecar-*"))
+
+
+@pytest.fixture
+def refused_run(tmp_path: Path, sqlite_store: str) -> Path:
+    """
+    A delivered run of whose records the store refused one, and the logger another.
+    """
+    environ = {"ALLELE_MLFLOW_TRACKING_URI": sqlite_store}
+    run, writer = start_run(
+        tmp_path / "spool",
+        "run",
+        tracking_uri_masked=sqlite_store,
+        artifact_location=str(tmp_path / "artifacts"),
+        run_name="odd \x1b[2J name",
+    )
+    for value in ("1", "2"):  # a param is set once
+        writer.event(ParamLogged(timestamp_ns=1, key="p", value=value))
+    writer.metric("m", 1.0, 0)
+    writer.reject("bad_value", "metric", "k", "many", "want a number")
+    end_run(writer)
+    synced = run_command("sync", str(tmp_path / "spool"), folder=tmp_path, **environ)
+    assert synced.returncode == 7, synced.stderr
+    return run.parent.parent / spool.DONE / "run"
+
+
+def in_store(store: str, statement: str) -> list[Any]:
+    """
+    What a statement gives in a SQLite store.
+    """
+    with closing(sqlite3.connect(store.removeprefix("sqlite:///"))) as database, database:
+        return database.execute(statement).fetchall()
+
+
+def test_what_was_refused_is_listed_and_sent_again(
+    tmp_path: Path, refused_run: Path, sqlite_store: str
+) -> None:
+    """
+    A record that the store refused is shown with its words, still refused while the cause is there,
+    and delivered when it is gone; the ledger says so in the spool and in MLflow.
+    """
+    place = str(tmp_path / "spool")
+    listed = run_command("rejected", place, folder=tmp_path)
+    assert "\x1b" not in listed.stdout
+    assert "odd \\x1b[2J name (--run run):" in listed.stdout
+    assert "store: param p = 2: " in listed.stdout
+    assert "bad_value: metric 'k' = 'many': want a number" in listed.stdout
+    assert "refused by the store: 1; send them again with --resubmit" in listed.stdout
+    letters = json.loads(run_command("rejected", place, "--json", folder=tmp_path).stdout)
+    found = [(one["refused_by"], one["key"], one["value"]) for one in letters["letters"]]
+    assert sorted(found) == [("logger", "'k'", "'many'"), ("store", "p", "2")]
+    assert letters["letters"][0]["ledger_rejected"] == {"bad_value": 1, "store": 1}
+
+    arguments = ("rejected", place, "--resubmit", "--run", "run")
+    still = run_command(*arguments, folder=tmp_path)
+    assert still.returncode == 7, still.stderr
+    assert "0 delivered, 1 still refused" in still.stdout
+    assert "1 were refused by the logger and cannot be sent" in still.stdout
+
+    in_store(sqlite_store, "DELETE FROM params WHERE key = 'p'")
+    done = run_command(*arguments, "--json", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(done.stdout)["runs"]
+    assert (result["delivered"], result["refused"], result["of_the_logger"]) == (1, 0, 1)
+    assert in_store(sqlite_store, "SELECT value FROM params WHERE key = 'p'") == [("2",)]
+    ((tag,),) = in_store(sqlite_store, "SELECT value FROM tags WHERE key = 'allele.delivery'")
+    assert json.loads(tag)["rejected"] == {"bad_value": 1}
+    looked = run_command("status", place, "--all", "--json", folder=tmp_path)
+    (run,) = json.loads(looked.stdout)["runs"]
+    assert run["ledger"]["rejected"] == {"bad_value": 1}
+    assert run["ledger"]["delivered"] == {"param": 2, "metric": 1}
+    assert len((refused_run / spool.REJECTED_FILE).read_bytes().splitlines()) == 1
+    (copy,) = (tmp_path / "artifacts").rglob("rejected.jsonl")
+    assert copy.read_bytes() == (refused_run / spool.REJECTED_FILE).read_bytes()
+
+
+def test_letters_are_kept_while_their_store_is_away(
+    tmp_path: Path, refused_run: Path, silent_server: tuple[str, socket.socket]
+) -> None:
+    """
+    A store that never answers is left with exit code 6 and every letter where it was; one whose
+    secret nobody gave, with 2.
+    """
+    before = (refused_run / spool.REJECTED_FILE).read_bytes()
+    state = spool.read_struct(refused_run / spool.STATE_FILE, RunState)
+    assert state is not None
+    for store, code, text in (
+        (silent_server[0], 6, "all letters are kept"),
+        ("https://***@host", 2, "give --tracking-uri"),
+    ):
+        state.store = store
+        spool.write_struct(refused_run / spool.STATE_FILE, state)
+        arguments = ("--resubmit", "--all", "--give-up-after", "4")
+        done = run_command("rejected", str(tmp_path / "spool"), *arguments, folder=tmp_path)
+        assert (done.returncode, text in done.stderr) == (code, True), done
+    assert (refused_run / spool.REJECTED_FILE).read_bytes() == before
+
+
+def test_letters_of_a_run_that_is_worked_on_are_left(tmp_path: Path, refused_run: Path) -> None:
+    """
+    While another process has the run, or somebody goes on with it, nothing is sent.
+    """
+    arguments = ("rejected", str(tmp_path / "spool"), "--resubmit", "--all")
+    lock = try_lock_folder(refused_run)
+    assert lock is not None
+    done = run_command(*arguments, folder=tmp_path)
+    lock.release()
+    assert done.returncode == 7
+    assert "another process works on it" in done.stderr
+    make_run(tmp_path / "spool", "run")
+    done = run_command(*arguments, folder=tmp_path)
+    assert done.returncode == 7
+    assert "it is not delivered yet" in done.stderr
