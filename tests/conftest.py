@@ -4,8 +4,11 @@ What holds for every test: a known environment, Hypothesis profiles, and no sile
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Generator
 
 import hypothesis
@@ -15,6 +18,11 @@ import pytest
 for _name in [name for name in os.environ if name.startswith(("ALLELE_MLFLOW_", "MLFLOW_"))]:
     del os.environ[_name]
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+# The index of spools is the user's own: no test writes into it.
+_state_home = tempfile.mkdtemp(prefix="allele-mlflow-state-")
+os.environ["XDG_STATE_HOME"] = _state_home
+atexit.register(shutil.rmtree, _state_home, ignore_errors=True)
 
 # `make test &` and nohup start us deaf to Ctrl-C, and every script of a test would be so too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -26,7 +26,7 @@ from allele_mlflow.errors import (
     RecordError,
 )
 from allele_mlflow.mistakes import Mistakes
-from allele_mlflow.queue import plain, spool
+from allele_mlflow.queue import plain, spool, spool_index
 from allele_mlflow.queue.archive import is_abandoned, is_being_archived, is_over
 from allele_mlflow.queue.locks import HeldLock, process_start_time, try_lock
 from allele_mlflow.queue.room import quota_bytes
@@ -367,15 +367,13 @@ def _open_place(settings: Settings, mistakes: Mistakes) -> tuple[Path | None, st
     The scope's folder and the profile of whoever delivers from it; None where there is none.
     """
     try:
-        scope = spool.open_scope(Path(settings.spool_dir))
+        scope = _open_scope(Path(settings.spool_dir))
         return scope, _profile(scope, settings)
     except (QueueError, OSError) as exc:
         problem = str(exc)
-    import platformdirs  # only where the wanted folder cannot be used
-
-    fallback = Path(platformdirs.user_state_dir("allele-mlflow")) / "spool"
+    fallback = spool_index.state_folder() / "spool"
     try:
-        scope = spool.open_scope(fallback)
+        scope = _open_scope(fallback)
         profile = _profile(scope, settings)
     except (QueueError, OSError):
         mistakes.warn_once(
@@ -384,6 +382,18 @@ def _open_place(settings: Settings, mistakes: Mistakes) -> tuple[Path | None, st
         return None, ""
     mistakes.warn_once("spool", f"{problem}; using {fallback}")
     return scope, profile
+
+
+def _open_scope(spool_dir: Path) -> Path:
+    """
+    As `spool.open_scope`; a spool that is new on this machine, or since its last start, is noted in
+    the index.
+    """
+    is_new = not (spool_dir / spool.scope_name()).exists()
+    scope = spool.open_scope(spool_dir)
+    if is_new:
+        spool_index.register(spool_dir)
+    return scope
 
 
 def _profile(scope: Path, settings: Settings) -> str:

@@ -13,7 +13,9 @@ import click
 from allele_mlflow.cli.drill import drill
 from allele_mlflow.cli.exit_codes import ExitCode
 from allele_mlflow.cli.output import complain, leave, prepare_streams
+from allele_mlflow.cli.rejected import rejected
 from allele_mlflow.cli.status import status
+from allele_mlflow.cli.stop import stop
 from allele_mlflow.cli.sync import sync
 from allele_mlflow.errors import AlleleMlflowError, SettingsError
 from allele_mlflow.version import __version__
@@ -28,7 +30,9 @@ def commands() -> None:
 
 
 commands.add_command(drill)
+commands.add_command(rejected)
 commands.add_command(status)
+commands.add_command(stop)
 commands.add_command(sync)
 
 

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import os
 import sys
 import threading
+from pathlib import Path
 from typing import IO, Any, NoReturn, Self
 
 import click
+import msgspec
 
 from allele_mlflow.cli.exit_codes import ExitCode
 
@@ -76,6 +79,25 @@ def shown(text: str) -> str:
     # a name may hold what moves a terminal's cursor
     plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
     return plain.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def json_text(document: dict[str, Any]) -> str:
+    """
+    The document as stdout takes it: with JSON's own escapes for what its encoding lacks.
+    """
+    text = msgspec.json.format(msgspec.json.encode(document)).decode()
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(msgspec.json.decode(text), indent=2)
+    return text
+
+
+def path_text(path: Path) -> str:
+    """
+    A path as text that any encoding of Unicode can hold.
+    """
+    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def leave(code: int) -> NoReturn:

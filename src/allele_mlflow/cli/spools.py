@@ -4,12 +4,13 @@ Finding spools and their runs, for the commands.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from allele_mlflow.errors import ErrorKind, SettingsError
-from allele_mlflow.queue import spool
+from allele_mlflow.queue import spool, spool_index
 from allele_mlflow.queue.run_reader import RunReader, count_ledger
 from allele_mlflow.records import Ledger, RunSpec, RunState
 from allele_mlflow.settings import DEFAULTS
@@ -52,12 +53,22 @@ def find_spools(given: Path | None, setting: str) -> list[Path]:
     if given is not None:
         _check_spool(given)
         return [given]
-    import platformdirs
-
     first = Path(setting)
     # where `logger` goes when it cannot write to the first
-    fallback = Path(platformdirs.user_state_dir("allele-mlflow")) / "spool"
+    fallback = spool_index.state_folder() / "spool"
     return [first, fallback] if fallback != first and scopes(fallback) else [first]
+
+
+def find_all_spools(setting: str) -> list[Path]:
+    """
+    Every spool of this user that is known: that of the settings, the fallback where there is one,
+    and those of the index.
+    """
+    found = find_spools(None, setting)
+    known = {os.path.realpath(folder) for folder in found}
+    fallback = spool_index.state_folder() / "spool"
+    others = [f for f in spool_index.registered() if str(f) not in known and f != fallback]
+    return found + others
 
 
 def describe_empty(what: str, spool_dir: Path) -> str:
@@ -81,10 +92,11 @@ def spooled_runs(spool_dir: Path, *, with_done: bool) -> Iterator[SpooledRun]:
     The runs of a spool, oldest first; those that wait counted from their files.
     """
     for scope in scopes(spool_dir):
+        served: dict[str, bool] = {}  # one look a profile: there may be thousands of runs
         folders = list((scope / spool.RUNS).iterdir())
         if with_done and (scope / spool.DONE).is_dir():
             folders += (scope / spool.DONE).iterdir()
-        found = [run for folder in folders if (run := _read_run(folder)) is not None]
+        found = [run for folder in folders if (run := _read_run(folder, served)) is not None]
         yield from sorted(found, key=lambda run: run.spec.created_ns)
 
 
@@ -94,19 +106,21 @@ def look_again(run: SpooledRun) -> SpooledRun | None:
     """
     scope = run.folder.parent.parent
     for place in (spool.RUNS, spool.DONE):
-        found = _read_run(scope / place / run.folder.name)
+        found = _read_run(scope / place / run.folder.name, {})
         if found is not None:
             return found
     return None
 
 
-def _read_run(folder: Path) -> SpooledRun | None:
+def _read_run(folder: Path, served: dict[str, bool]) -> SpooledRun | None:
     spec = spool.read_struct(folder / spool.RUN_FILE, RunSpec)
     is_waiting = folder.parent.name == spool.RUNS
     if spec is None:
         return _read_undescribed(folder) if is_waiting else None
     state = spool.read_struct(folder / spool.STATE_FILE, RunState)
-    has_sidecar = is_served(folder.parent.parent, spec)
+    if spec.profile not in served and not spec.offline:
+        served[spec.profile] = is_served(folder.parent.parent, spec)
+    has_sidecar = not spec.offline and served[spec.profile]
     ledger = state.ledger if state is not None else Ledger()
     if is_waiting and not has_sidecar:
         ledger = count_ledger(folder) or ledger

@@ -15,6 +15,7 @@ from pathlib import Path
 import anyio
 
 from allele_mlflow import settings as settings_module
+from allele_mlflow.queue import spool_index
 from allele_mlflow.queue.locks import HeldLock, try_lock
 from allele_mlflow.settings import Settings, mask_secrets
 from allele_mlflow.sidecar.adoption import adopt_scopes
@@ -26,6 +27,32 @@ _logger = logging.getLogger(__name__)
 
 NICENESS = 10
 LOG_MAX_BYTES = 4 << 20
+#: How long a sidecar that was told to leave may take to put things in order.
+LEAVE_S = 1.0
+
+
+class _Stop:
+    """
+    What SIGTERM asks for, whichever workers serve just then.
+    """
+
+    def __init__(self) -> None:
+        self.is_asked = False
+        self.workers: list[Worker] = []
+
+    def ask(self) -> None:
+        """
+        Leave now; an event loop that hangs is not waited for, as nothing that was accepted is lost
+        with it.
+        """
+        if self.is_asked:
+            return
+        self.is_asked = True
+        # the kernel's own end: a thread cannot be started in a handler, which may interrupt a start
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, LEAVE_S)
+        for worker in self.workers:
+            worker.stop()
 
 
 def main() -> None:
@@ -43,7 +70,10 @@ def main() -> None:
     os.chdir(arguments.scope)
     with contextlib.suppress(OSError):
         os.nice(NICENESS)
+    stop = _Stop()
+    signal.signal(signal.SIGTERM, lambda *_: stop.ask())
     raise_descriptor_limit()
+    spool_index.register(arguments.scope.parent)
     settings = settings_module.load(forgive_unknown=True)
     _start_logging(settings, arguments.scope / f"sidecar-{arguments.profile}.log")
     while True:
@@ -51,15 +81,15 @@ def main() -> None:
         if lock is None:
             return  # another one serves
         try:
-            worker = _serve(arguments.scope, arguments.profile, settings)
+            worker = _serve(arguments.scope, arguments.profile, settings, stop)
         finally:
             lock.release()
         # released first, looked then: a producer that wrote and found the lock held is seen here
-        if worker.is_stopping or not worker.has_work():
+        if stop.is_asked or not worker.has_work():
             os._exit(0)  # a hung call of MLflow's must not keep us
 
 
-def _serve(scope: Path, profile: str, settings: Settings) -> Worker:
+def _serve(scope: Path, profile: str, settings: Settings, stop: _Stop) -> Worker:
     adopted = list(adopt_scopes(scope, settings))
     others = [_make_worker(one.scope, one.profile, settings, idle_timeout_s=0.0) for one in adopted]
     busy = set(others)
@@ -87,11 +117,10 @@ def _serve(scope: Path, profile: str, settings: Settings) -> Worker:
             for other in others:
                 other.stop()
 
-    def stop(*_: object) -> None:
-        for one in (worker, *others):
+    stop.workers = [worker, *others]
+    if stop.is_asked:  # between two workers
+        for one in stop.workers:
             one.stop()
-
-    signal.signal(signal.SIGTERM, stop)
     anyio.run(serve_all)
     return worker
 

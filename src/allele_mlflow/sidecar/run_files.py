@@ -22,6 +22,7 @@ from allele_mlflow.queue.lines import LineFile
 from allele_mlflow.queue.stream_reader import PhaseEdge
 from allele_mlflow.records import ErrorLogged, RecordRejected
 from allele_mlflow.sampling.phases import OpenPhase, PhaseRow, PhaseTracker
+from allele_mlflow.sidecar.dead_letters import to_plain
 
 MAX_DEAD_LETTERS = 100_000
 #: Errors that are listed one by one; the others are counted.
@@ -186,7 +187,7 @@ class RunFiles:
                 "timestamp_ns": now_ns(),
                 "reason": reason,
                 "call": kind,
-                "record": msgspec.to_builtins(value),
+                "record": to_plain(value),
                 "wanted": words,
             }
         )

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import anyio
 import anyio.to_thread
@@ -192,12 +192,7 @@ class RunStore:
         Raises:
             TrackingError: the store did not take it.
         """
-        if send.kind == "metric":
-            self.log_batch(readings=[i.value for i in send.items if isinstance(i.value, Reading)])
-        elif send.kind == "param":
-            self.log_batch(params=dict(i.value for i in send.items if is_pair(i.value)))
-        else:
-            self.log_batch(tags=dict(i.value for i in send.items if is_pair(i.value)))
+        self.log_batch(**batch_of(send))
 
     def log_batch(
         self,
@@ -218,7 +213,7 @@ class RunStore:
         Raises:
             TrackingError: the store did not take it, or it changed or went away.
         """
-        self.log_artifact(self._artifact_file(artifact), artifact.artifact_path)
+        self.log_artifact(artifact_file(self._folder, artifact), artifact.artifact_path)
 
     def log_artifact(self, file: Path, artifact_path: str) -> None:
         """
@@ -323,23 +318,6 @@ class RunStore:
         _logger.warning("run %s: its parent is in no spool here", self._spec.run_uid)
         return None
 
-    def _artifact_file(self, artifact: ArtifactAdded) -> Path:
-        if artifact.copied:
-            return self._folder / spool.ARTIFACTS / artifact.source
-        path = Path(artifact.source)
-        try:
-            found = path.stat()
-        except OSError:
-            found = None
-        wanted = (artifact.size_bytes, artifact.mtime_ns)
-        if found is None or (found.st_size, found.st_mtime_ns) != wanted:
-            raise PermanentTrackingError(
-                f"artifact {path} was too large to copy and has changed or gone since",
-                kind=ErrorKind.BAD_ARTIFACT,
-                reason="artifact_changed",
-            )
-        return path
-
     def _note(self, exc: TrackingError) -> None:
         self._state.last_error = str(exc)
         _logger.warning("run %s: %s", self._spec.run_uid, exc)
@@ -349,3 +327,47 @@ class RunStore:
 def _started_ns(tags: Mapping[str, str]) -> int:
     text = tags.get(STARTED_TAG, "")
     return int(text) if text.isdigit() else 0
+
+
+class Batch(TypedDict, total=False):
+    """
+    What one call of `Tracking.log_batch` takes: one of these.
+    """
+
+    readings: Sequence[Reading]
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+
+
+def batch_of(send: Send) -> Batch:
+    """
+    The arguments of the one call that the plan wants.
+    """
+    if send.kind == "metric":
+        return {"readings": [i.value for i in send.items if isinstance(i.value, Reading)]}
+    pairs = dict(i.value for i in send.items if is_pair(i.value))
+    return {"params": pairs} if send.kind == "param" else {"tags": pairs}
+
+
+def artifact_file(folder: Path, artifact: ArtifactAdded) -> Path:
+    """
+    Where the bytes of an artifact of the run's are.
+
+    Raises:
+        PermanentTrackingError: it was too large to copy and has changed or gone since.
+    """
+    if artifact.copied:
+        return folder / spool.ARTIFACTS / artifact.source
+    path = Path(artifact.source)
+    try:
+        found = path.stat()
+    except OSError:
+        found = None
+    wanted = (artifact.size_bytes, artifact.mtime_ns)
+    if found is None or (found.st_size, found.st_mtime_ns) != wanted:
+        raise PermanentTrackingError(
+            f"artifact {path} was too large to copy and has changed or gone since",
+            kind=ErrorKind.BAD_ARTIFACT,
+            reason="artifact_changed",
+        )
+    return path

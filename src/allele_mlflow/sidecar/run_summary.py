@@ -29,6 +29,8 @@ HEARTBEAT_TAG = "allele.heartbeat"
 #: When the part of the run that opened it last was started; an earlier part, delivered later, has
 #: no say in how the run ends.
 STARTED_TAG = "allele.started_ns"
+#: Where a run keeps its dead letters.
+REJECTED_ARTIFACT = f"{FOLDER}/{spool.REJECTED_FILE}"
 #: Errors whose traceback is a file of its own.
 MAX_TRACEBACKS = 100
 #: Tags that say where a run comes from.
@@ -120,7 +122,7 @@ def summary_files(files: RunFiles, folder: Path, spec: RunSpec) -> Iterator[tupl
         spool.write_whole(path, error.traceback.encode("utf-8", "backslashreplace"))
         yield f"{FOLDER}/tracebacks/{number:03d}-{error.fingerprint}.txt", path
     if files.rejected_path.exists():
-        yield f"{FOLDER}/rejected.jsonl", files.rejected_path
+        yield REJECTED_ARTIFACT, files.rejected_path
 
 
 def describe_environment(spec: RunSpec) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import anyio
 
+from allele_mlflow.queue import spool_index
 from allele_mlflow.queue.locks import try_lock
 from allele_mlflow.settings import Settings, mask_secrets
 from allele_mlflow.sidecar.profile import lock_path
@@ -42,6 +43,7 @@ def ensure_thread(scope: Path, profile: str, settings: Settings) -> None:
 
 
 def _serve(scope: Path, profile: str, settings: Settings) -> None:
+    spool_index.register(scope.parent)
     while True:
         lock = try_lock(lock_path(scope, profile))
         if lock is None:

@@ -5,6 +5,7 @@ What `status` shows of spools: those that are none, those that hide, runs that h
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,14 @@ import msgspec
 import pytest
 
 from allele_mlflow.cli.main import commands
+from allele_mlflow.cli.spools import spooled_runs
+from allele_mlflow.clock import now_ns
 from allele_mlflow.errors import SettingsError
-from allele_mlflow.queue import spool
+from allele_mlflow.queue import spool, spool_index
+from allele_mlflow.queue.locks import try_lock
 from allele_mlflow.records import RunState
+from allele_mlflow.sidecar.profile import lock_path
+from allele_mlflow.sidecar.worker import SidecarStatus
 from tests.queue_tools import make_run, make_spec, make_writer
 
 RECORDS = 1234
@@ -188,3 +194,121 @@ def test_spool_without_done_folder(folder: Path, capsys: pytest.CaptureFixture[s
     run = leave_run(folder / "spool")
     (run.parent.parent / spool.DONE).rmdir()
     assert "run" in shown_by("status", "spool", "--all", capsys=capsys)
+
+
+def test_every_indexed_spool_is_looked_into(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    Without a path, runs in any spool of this user are shown; spools where nothing waits are one
+    line, and with a path the others are left alone.
+    """
+    for name in ("far", "empty", "void"):
+        make_run(folder / name / "spool")
+        spool_index.register(folder / name / "spool")
+    leave_run(folder / "far/spool", "distant")
+    first = folder / ".allele_mlflow/spool"
+    text = shown_by("status", capsys=capsys)
+    assert f"nothing waits in {first}: no spool there yet\n" in text
+    assert "distant" in text
+    assert "nothing waits in 2 other spools of yours\n" in text
+    document = json.loads(shown_by("status", "--json", capsys=capsys))
+    assert [one["waiting_runs"] for one in document["spools"]] == [0, 0, 1, 0]
+    assert [one["pending"] for one in document["spools"]] == [0, 0, RECORDS, 0]
+    leave_run(first, "near")
+    text = shown_by("status", str(first), capsys=capsys)
+    assert "near" in text
+    assert "distant" not in text
+
+
+def test_spool_that_is_closed_to_us_keeps_no_other(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    An indexed spool that cannot be looked into is one line on stderr, and the others are shown.
+    """
+    for name in ("closed", "open"):
+        leave_run(folder / name, name)
+        spool_index.register(folder / name)
+
+    def refuse(where: Path, **more: Any) -> Any:
+        if where.name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return spooled_runs(where, **more)
+
+    monkeypatch.setattr("allele_mlflow.cli.status.spooled_runs", refuse)
+    assert not commands.main(["status"], standalone_mode=False)
+    said = capsys.readouterr()
+    assert "open" in said.out
+    assert f"cannot look into {folder / 'closed'}: Permission denied" in said.err
+
+
+def publish_sidecar(run: Path, profile: str, *, age_s: float, pid: int = 1) -> Path:
+    """
+    What a sidecar said of itself so long ago; its lock's path.
+    """
+    scope = run.parent.parent
+    status = SidecarStatus(
+        pid=pid,
+        profile=profile,
+        updated_ns=now_ns() - int(age_s * 1e9),
+        started_ns=1,
+        runs=["run"],
+        cpu_s=1.5,
+        store="sqlite:///s.db",
+        last_error="bad\x1b[2Jword",
+    )
+    spool.write_whole(scope / f"sidecar-{profile}.json", msgspec.json.encode(status))
+    return lock_path(scope, profile)
+
+
+@pytest.mark.parametrize(
+    ("age_s", "is_held", "pid", "health"),
+    [
+        (0.0, True, os.getpid(), "alive"),
+        (60.0, True, os.getpid(), "silent"),
+        # the file is an earlier sidecar's
+        (60.0, True, 2**22 + 1, "alive"),
+        (0.0, False, os.getpid(), "gone"),
+    ],
+)
+def test_sidecar_is_alive_silent_or_gone(
+    folder: Path,
+    age_s: float,
+    is_held: bool,
+    pid: int,
+    health: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """
+    Who holds no lock is gone, who holds it and says nothing is silent; a name moves no cursor.
+    """
+    run = leave_run(folder / "spool")
+    lock = publish_sidecar(run, "p", age_s=age_s, pid=pid)
+    held = try_lock(lock) if is_held else None
+    try:
+        text = shown_by("status", "spool", capsys=capsys)
+        (found,) = json.loads(shown_by("status", "spool", "--json", capsys=capsys))["sidecars"]
+    finally:
+        if held is not None:
+            held.release()
+    assert (found["health"], found["alive"], found["pid"]) == (health, is_held, pid)
+    assert age_s <= found["heartbeat_age_s"] < age_s + 60
+    assert (found["runs"], found["cpu_s"], found["store"]) == (["run"], 1.5, "sqlite:///s.db")
+    assert f"sidecar {pid}: {health}" in text
+    assert "its last error: bad\\x1b[2Jword" in text
+    assert "\x1b[2J" not in text
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b"{", b"\xff"])
+def test_damaged_sidecar_file_is_no_error(
+    folder: Path, damage: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    What a sidecar said and cannot be read is not known.
+    """
+    run = leave_run(folder / "spool")
+    publish_sidecar(run, "p", age_s=0).with_suffix(".json").write_bytes(damage)
+    (found,) = json.loads(shown_by("status", "spool", "--json", capsys=capsys))["sidecars"]
+    assert (found["health"], found["pid"], found["heartbeat_age_s"]) == ("gone", None, None)
+    assert "sidecar ?: gone" in shown_by("status", "spool", capsys=capsys)
