@@ -26,6 +26,7 @@ from allele_mlflow.errors import (
     RecordError,
 )
 from allele_mlflow.mistakes import Mistakes
+from allele_mlflow.notices import DeliveryNotices
 from allele_mlflow.queue import plain, spool, spool_index
 from allele_mlflow.queue.archive import is_abandoned, is_being_archived, is_over
 from allele_mlflow.queue.locks import HeldLock, process_start_time, try_lock
@@ -55,6 +56,7 @@ def start_logger(
     correlation_id: str | None = None,
     settings: Settings | None = None,
     on_error: Callable[[str], None] | None = None,
+    on_lag: Callable[[float], None] | None = None,
     **overrides: Any,
 ) -> RunLogger:
     """
@@ -72,8 +74,11 @@ def start_logger(
             overlap, and the run ends as this part of it does.
         correlation_id: Tag `allele.correlation_id`.
         settings: Ready settings instead of those of the environment.
-        on_error: Called with a text at the first mistake of each key, and when the sidecar cannot
-            start.
+        on_error: Called with a text at the first mistake of each key, when the sidecar cannot
+            start, and with the store's words when it refuses or fails, once a minute at most.
+        on_lag: Called with seconds, once a second at most, while delivery is more than the setting
+            `max_lag_s` behind. Both are called in the caller's thread, at slow points only: a new
+            segment, the end of a phase, params, tags, artifacts, `flush`, `close`.
         **overrides: Settings by their lower-case names, e.g. `tracking_uri=`,
             `metrics_batch_size=`.
     Raises:
@@ -109,6 +114,7 @@ def start_logger(
         run_uid=run_uid,
         correlation_id=correlation_id,
         on_error=on_error,
+        on_lag=on_lag,
     )
 
 
@@ -153,11 +159,22 @@ def attach(handle: str | None = None) -> RunLogger:
         profile=spec.profile,
         is_owner=False,
         mistakes=mistakes,
+        notices=_notices(settings, None, None),
         start_child=_start,
         on_close=_forget,
     )
     _remember(log, is_published=False)
     return log
+
+
+def _notices(
+    settings: Settings,
+    on_error: Callable[[str], None] | None,
+    on_lag: Callable[[float], None] | None,
+) -> DeliveryNotices:
+    return DeliveryNotices(
+        on_error, on_lag, max_lag_s=settings.max_lag_s, started_s=now_monotonic_s()
+    )
 
 
 def _of_the_run(settings: Settings, spec: RunSpec, folder: Path) -> Settings:
@@ -211,6 +228,7 @@ def _start(
     run_uid: str | None = None,
     correlation_id: str | None = None,
     on_error: Callable[[str], None] | None = None,
+    on_lag: Callable[[float], None] | None = None,
 ) -> RunLogger:
     if not settings.enabled:
         return _disabled(settings, experiment)
@@ -236,6 +254,7 @@ def _start(
         profile=profile,
         is_owner=is_owner,
         mistakes=mistakes,
+        notices=_notices(settings, on_error, on_lag),
         start_child=_start,
         on_close=_forget,
     )

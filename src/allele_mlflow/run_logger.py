@@ -22,6 +22,7 @@ from allele_mlflow.clock import now_monotonic_ns, now_monotonic_s, now_ns, pause
 from allele_mlflow.errors import DeliveryError, ErrorKind, RecordError, SidecarError
 from allele_mlflow.failures import Category, describe_failure
 from allele_mlflow.mistakes import Mistakes, is_terminal, warn, write
+from allele_mlflow.notices import DeliveryNotices
 from allele_mlflow.queue import plain, spool
 from allele_mlflow.queue.locks import is_locked
 from allele_mlflow.queue.run_reader import count_ledger
@@ -127,6 +128,7 @@ class RunLogger:
         profile: str,
         is_owner: bool,
         mistakes: Mistakes,
+        notices: DeliveryNotices,
         start_child: Callable[..., RunLogger],
         on_close: Callable[[RunLogger], None],
     ) -> None:
@@ -142,6 +144,7 @@ class RunLogger:
         self._profile = profile
         self._is_owner = is_owner
         self._mistakes = mistakes
+        self._notices = notices
         self._start_child = start_child
         self._on_close = on_close
         self._pid = os.getpid()
@@ -341,6 +344,7 @@ class RunLogger:
             parent_run_uid=self.run_uid,
             parent_folder=self.handle(),
             on_error=self._mistakes.on_error,
+            on_lag=self._notices.on_lag,
         )
 
     def handle(self) -> str:
@@ -799,6 +803,14 @@ class RunLogger:
             with contextlib.suppress(OSError):  # we are inside the benchmark's calls
                 self._write_spec()
                 self._respawn()
+            if self._notices.is_wanted and self._is_delivered_live:
+                self._notices.look(self.status(), now_s)
+
+    @property
+    def _is_delivered_live(self) -> bool:
+        return not self.settings.is_offline and (
+            self.settings.delivery == "live" or self._stream.is_closed
+        )
 
     def _may_launch(self) -> bool:
         """
