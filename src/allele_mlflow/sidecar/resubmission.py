@@ -41,8 +41,13 @@ from allele_mlflow.sidecar.plan import (
 from allele_mlflow.sidecar.run_store import artifact_file, batch_of
 from allele_mlflow.sidecar.run_summary import REJECTED_ARTIFACT, ledger_text
 from allele_mlflow.tracking.protocol import Tracking
+from allele_mlflow.units import describe
 
 T = TypeVar("T")
+#: The sidecar's own readings begin so.
+SAMPLE_PREFIX = "system/"
+#: Why a letter was refused whose run was deleted: its end was refused too.
+RUN_DELETED = "run_deleted"
 
 
 @dataclass
@@ -198,7 +203,7 @@ def settle(
 ) -> str | None:
     """
     Move what the store has taken from rejected to delivered, in its tag and in the run's state, and
-    take it out of the dead letters.
+    take it out of the dead letters. A run that was deleted when it ended ends now.
 
     Returns:
         Why the run's own list of dead letters in the store is still the old one, None where it is
@@ -212,6 +217,12 @@ def settle(
     rest = [letter for letter in store.letters if id(letter) not in gone]
     state.ledger = moved(state.ledger, taken, rest)
     tags = {"allele.delivery": ledger_text(state.ledger)}
+    end = state.end
+    is_restored = any(letter.line.reason == RUN_DELETED for letter in taken)
+    if end is not None and is_restored:
+        tags["allele.ended_by"] = end.ended_by
+        end_ms = end.timestamp_ns // 1_000_000
+        calls.insist(partial(tracking.end_run, run_id, end.status, end_ms))
     calls.insist(partial(tracking.log_batch, run_id, tags=tags))
     state.updated_ns = now_ns()
     spool.write_struct(folder / spool.STATE_FILE, state)
@@ -229,7 +240,12 @@ def moved(ledger: Ledger, taken: Sequence[DeadLetter], rest: Sequence[DeadLetter
     """
     The ledger after the store has taken some letters, of which a call that was killed may have
     counted some before: what is still refused never counts as less than there are letters.
+
+    Resource samples have letters too and are in nobody's ledger, but for `sampled`.
     """
+    samples = [letter for letter in taken if _is_sample(letter)]
+    taken = [letter for letter in taken if not _is_sample(letter)]
+    rest = [letter for letter in rest if not _is_sample(letter)]
     fresh = msgspec.convert(msgspec.to_builtins(ledger), Ledger)
     kept = Counter(letter.line.reason for letter in rest if letter.is_of_the_store)
     for reason in dict.fromkeys(letter.line.reason for letter in taken):
@@ -242,7 +258,15 @@ def moved(ledger: Ledger, taken: Sequence[DeadLetter], rest: Sequence[DeadLetter
         for letter in mine[: before - after]:
             kind = letter.line.call
             fresh.delivered[kind] = fresh.delivered.get(kind, 0) + 1
+    fresh.sampled += len(samples)
     return fresh
+
+
+def _is_sample(letter: DeadLetter) -> bool:
+    if not isinstance(letter.record, Reading):
+        return False
+    key = letter.record.key
+    return key.startswith(SAMPLE_PREFIX) and describe(key) is not None
 
 
 def _kind_of(letter: DeadLetter) -> ItemKind:

@@ -12,7 +12,7 @@ import pytest
 
 from allele_mlflow.errors import ErrorKind, PermanentTrackingError
 from allele_mlflow.queue import spool
-from allele_mlflow.records import ArtifactAdded, Ledger, Reading, RunId, RunState
+from allele_mlflow.records import ArtifactAdded, Ledger, Reading, RunEnded, RunId, RunState
 from allele_mlflow.sidecar.dead_letters import DeadLetter, DeadLetters
 from allele_mlflow.sidecar.resubmission import (
     GivenUpError,
@@ -248,6 +248,39 @@ def test_artifact_is_sent_where_its_file_still_is(
     _, taken, outcome = send(tmp_path, run_id, tracking)
     assert (len(taken), len(outcome.refused)) == ((1, 0) if is_taken else (0, 1))
     assert ("large.bin" in tracking.runs[run_id].artifacts) is is_taken
+
+
+def test_samples_are_in_nobodys_ledger(tmp_path: Path) -> None:
+    """
+    Refused resource samples are sent again too, and count as samples only, taken or not.
+    """
+    files = RunFiles(tmp_path)
+    sample = "system/cpu_utilization_percentage"
+    for key in (sample, "m", sample, sample):
+        files.note_refused("metric", Reading(key, 1.0, 1, 1), "store", "words")
+    letters = DeadLetters(tmp_path).letters
+    after = moved(Ledger(rejected={"store": 1}), letters[:3], letters[3:])
+    assert (after.rejected, after.delivered, after.sampled) == ({}, {"metric": 1}, 2)
+
+
+def test_restored_run_gets_its_end(tmp_path: Path) -> None:
+    """
+    A run that was deleted when it ended stays RUNNING in MLflow until its letters are taken.
+    """
+    tracking = MemoryTracking()
+    experiment = tracking.ensure_experiment("e", artifact_location=None)
+    run_id = tracking.create_run(experiment, run_name=None, start_ms=1, tags={})
+    RunFiles(tmp_path).note_refused("param", ("p", "v"), "run_deleted", "words")
+    end = RunEnded(timestamp_ns=7_000_000, status="FAILED", slots={}, ended_by="exception")
+    ledger = Ledger(rejected={"run_deleted": 1})
+    state = RunState(run_uid="run", updated_ns=1, run_id=run_id, ledger=ledger, end=end)
+    letters, taken, _ = send(tmp_path, run_id, tracking)
+    calls = PatientCalls(PATIENCE_S)
+    settle(
+        letters, taken, folder=tmp_path, state=state, run_id=run_id, tracking=tracking, calls=calls
+    )
+    stored = tracking.runs[run_id]
+    assert (stored.status, stored.tags["allele.ended_by"]) == ("FAILED", "exception")
 
 
 def test_letters_beyond_those_kept_stay_rejected(tmp_path: Path) -> None:
