@@ -318,6 +318,7 @@ def _spec(
         sidecar_cpu_percent=settings.sidecar_cpu_percent,
         max_lag_s=settings.max_lag_s,
         delivery=settings.delivery,
+        durability=settings.durability,
         spool_quota_bytes=quota,
         offline=settings.is_offline,
         host=os.uname().nodename,

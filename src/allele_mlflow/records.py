@@ -261,6 +261,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     owner_start: int = 0
     #: Where the parent's spool keeps it, which need not be this spool.
     parent_folder: str = ""
+    durability: str = "process"
 
 
 class Ledger(msgspec.Struct, kw_only=True):
@@ -360,6 +361,9 @@ class RunState(msgspec.Struct, kw_only=True):
     store: str = ""
     #: `created_ns` of the part of the run that this is of: it may be resumed. 0: not known.
     part_ns: int = 0
+    #: Records that a power failure leaves: in MLflow, or written through to the disk. None unless
+    #: `durability` is "power".
+    durable_count: int | None = None
     #: What we wrote into MLflow as the time of our part, where a later one is to be told by.
     opened_ns: int = 0
     #: The run was resumed, and MLflow has not been told.

@@ -144,6 +144,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "the run ends."
         ),
     ] = "live"
+    durability: Annotated[
+        Literal["process", "power"],
+        Meta(
+            description="`process`: what was logged survives every kill; `power`: the sidecar also "
+            "writes full segments through to the disk, for a power failure."
+        ),
+    ] = "process"
     flush_interval_s: Annotated[
         float,
         Meta(

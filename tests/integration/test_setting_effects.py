@@ -7,6 +7,7 @@ Where a setting slows something down, a second run without it says when to look:
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +39,7 @@ EFFECTS = {
     "idle_timeout_s": "test_setting_effects.py::test_idle_sidecar_leaves",
     "sidecar_cpu_percent": "test_setting_effects.py::test_cpu_limit_slows_delivery",
     "delivery": "test_setting_effects.py::test_quiet_delivers_at_the_end",
+    "durability": ("test_setting_effects.py::test_durability_power_writes_full_segments_through"),
     "flush_interval_s": "test_setting_effects.py::test_flush_interval_is_the_oldest_age",
     "sample_interval_s": "test_setting_effects.py::test_sample_interval",
     "exit": "test_setting_effects.py::test_detach_hands_over_at_once",
@@ -322,3 +324,51 @@ def test_settings_can_be_built_by_hand() -> None:
     log = start_logger("tests", settings=Settings(enabled=False))
     assert not log.settings.enabled
     assert log.close().status == "DISABLED"
+
+
+def test_durability_power_writes_full_segments_through(offline: Station) -> None:
+    """With `durability="power"` the state says how many records a power failure would leave."""
+    with offline.start(durability="power") as log:
+        for step in range(70_000):
+            log.metric("m", 1.0, step)
+        wait_for(
+            lambda: (state := log.status()) is not None and (state.durable_count or 0) > 65_000,
+            "two full segments on the disk",
+        )
+        state = log.status()
+        assert state is not None
+        assert (state.durable_count or 0) < 70_000, "the last segment is still written to"
+    with offline.start() as log:
+        log.metric("m", 1.0, 1)
+        state = wait_for(log.status, "a state")
+        assert state.durable_count is None
+
+
+def test_on_lag_and_on_error_tell_of_a_store_that_is_away(station: Station) -> None:
+    """The callbacks hear of it in the caller's thread, and the run goes on."""
+    lags: list[float] = []
+    errors: list[str] = []
+    threads: set[int] = set()
+
+    def hear(lag_s: float) -> None:
+        threads.add(threading.get_ident())
+        lags.append(lag_s)
+
+    log = station.start(
+        tracking_uri="http://127.0.0.1:1",
+        max_lag_s=0.2,
+        exit_timeout_s=0.2,
+        on_lag=hear,
+        on_error=errors.append,
+    )
+
+    def has_heard() -> bool:
+        with log.phase("look"):
+            log.metric("m", 1.0)
+        return bool(lags and errors)
+
+    wait_for(has_heard, "both callbacks")
+    log.close()
+    assert threads == {threading.get_ident()}
+    assert min(lags) > 0.2
+    assert "127.0.0.1" in errors[0]

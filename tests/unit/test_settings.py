@@ -67,6 +67,7 @@ EXAMPLES: dict[str, tuple[str, Any, str | None]] = {
     "strict": ("on", True, ""),
     "sampling": ("loss=1/10", "loss=1/10", None),
     "overhead_budget_percent": ("1.5", 1.5, "inf"),
+    "durability": ("power", "power", "disk"),
     "max_lag_s": ("60", 60.0, "nan"),
     "artifact_copy_max_bytes": ("0", 0, "64M"),
     "bulk_store": ("off", "off", "on"),

@@ -140,6 +140,7 @@ def _describe(place: _Spool, run: SpooledRun) -> dict[str, Any]:
         "served": run.is_served,
         "lag_s": state.lag_s if state and run.is_waiting else None,
         "last_error": state.last_error if state else None,
+        "durable_count": state.durable_count if state else None,
         "accepted": run.ledger.accepted,
         "ledger": msgspec.to_builtins(run.ledger),
         "spool": path_text(place.folder),

@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -155,6 +155,17 @@ class RunReader:
         Records of the user's that were not read yet, about.
         """
         return sum(s.pending() for s in self.streams.values() if not s.is_sampler)
+
+    def unread_outside(self, segments: Mapping[str, Container[str]]) -> int:
+        """
+        Readings and edges of the user's that were not read yet and stand in none of these segments,
+        by stream.
+        """
+        return sum(
+            stream.unread_outside(segments.get(name, ()))
+            for name, stream in self.streams.items()
+            if not stream.is_sampler
+        )
 
     def newest_readings(self, limit: int) -> list[Reading]:
         """

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Container
 from pathlib import Path
 from typing import NamedTuple
 
@@ -248,6 +249,12 @@ class StreamReader:
         self._ear.hear(limit, is_final=self._is_dead)
         unread_events = max(0, self._ear.record_count - self._read_records)
         return self._segments.unread(is_exact=is_exact) + unread_events
+
+    def unread_outside(self, segments: Container[str]) -> int:
+        """
+        Readings and edges that were not read yet and stand in no segment of these.
+        """
+        return self._segments.unread(is_exact=False, leaving_out=segments)
 
     def mark(self) -> StreamMark:
         """

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from allele_mlflow.clock import now_ns
@@ -125,12 +125,14 @@ class StreamSegments:
 
     # --- looking --------------------------------------------------------------------------------
 
-    def unread(self, *, is_exact: bool) -> int:
+    def unread(self, *, is_exact: bool, leaving_out: Container[str] = ()) -> int:
         """
-        Readings and edges that were not read yet.
+        Readings and edges that were not read yet, but for those of some segments.
         """
         total = 0
         for name in self.names():
+            if name in leaving_out:
+                continue
             is_begun = name in self._open or name in self._known
             if name in self._full_counts and not (is_begun or is_exact):
                 total += self._full_counts[name]

@@ -29,6 +29,7 @@ from allele_mlflow.queue.locks import HeldLock
 from allele_mlflow.queue.room import Room
 from allele_mlflow.queue.run_reader import RunReader, StreamChunk
 from allele_mlflow.queue.stream_reader import StreamMark
+from allele_mlflow.queue.write_through import WriteThrough
 from allele_mlflow.records import (
     ArtifactAdded,
     ErrorLogged,
@@ -67,6 +68,8 @@ LISTEN_EVERY_S = 0.05
 CREATE_EVERY_S = 5.0
 #: How often to try to write the files of a run's end where the disk is full.
 OFFER_EVERY_S = 1.0
+#: How often to write full segments through to the disk, where that is wanted.
+WRITE_THROUGH_EVERY_S = 1.0
 #: Calls over which the rate of delivery is taken.
 RATE_CALLS = 8
 
@@ -161,6 +164,7 @@ class RunDelivery:
             now_s=now_monotonic_s(),
         )
         self._sampler = RunSampler(folder, spec, self.reader, self.files)
+        self._through = WriteThrough(folder) if spec.durability == "power" else None
         self._is_drain = is_drain
         self._settled_count = 0
         self._cpu_at_start_s = process_cpu_s()
@@ -216,6 +220,8 @@ class RunDelivery:
             if not self._is_drain and self.state.end is None and spool.is_here(self.folder):
                 group.start_soon(self._sample)
             group.start_soon(self._uploader.run)
+            if self._through is not None:
+                group.start_soon(self._write_through, self._through)
             await self._deliver_until(self._is_first_part_over)
             is_over = self.state.end is None or self._is_offline
             is_left = is_over
@@ -578,6 +584,9 @@ class RunDelivery:
         samplers = {s.stream_id for s in self.reader.streams.values() if s.is_sampler}
         state.ledger.add(self.plan.uncommitted(leaving_out=samplers))
         state.damage = list(dict.fromkeys([*state.damage, *self.reader.damage()]))
+        if self._through is not None:
+            exposed = self.reader.unread_outside(self._through.segments)
+            state.durable_count = state.ledger.accepted - exposed
         state.sidecar_pid = os.getpid()
         state.lag_s = now_s - self._caught_up_s
         if len(self._rates) == RATE_CALLS:  # the first calls are slow, and tell nothing
@@ -587,6 +596,16 @@ class RunDelivery:
             spool.write_struct(self.folder / spool.STATE_FILE, state)
         except OSError as exc:
             _logger.warning("run %s: state not written: %s", self.spec.run_uid, exc)
+
+    async def _write_through(self, through: WriteThrough) -> None:
+        while True:
+            finished = [name for name, s in self.reader.streams.items() if not s.has_live_writer]
+            write = partial(through.write, finished=finished)
+            try:
+                await anyio.to_thread.run_sync(write, abandon_on_cancel=True)
+            except OSError as exc:  # it is tried again
+                _logger.warning("run %s: not written through: %s", self.spec.run_uid, exc)
+            await anyio.sleep(WRITE_THROUGH_EVERY_S)
 
     async def _sample(self) -> None:
         try:
