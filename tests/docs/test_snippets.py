@@ -79,7 +79,8 @@ def _run_page(page: Path, folder: Path) -> None:
     environ = environment() | {
         "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
         "HOME": str(folder / "home"),
-        "XDG_STATE_HOME": str(folder / "state"),
+        # beside the page's folder, whose contents a page may show
+        "XDG_STATE_HOME": str(folder.with_name(f"{folder.name}-state")),
         # one sidecar for a whole page, at full speed
         "ALLELE_MLFLOW_IDLE_TIMEOUT_S": "120",
         "ALLELE_MLFLOW_SIDECAR_CPU_PERCENT": "100",
