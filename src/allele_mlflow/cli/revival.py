@@ -16,7 +16,7 @@ from allele_mlflow import settings as settings_module
 from allele_mlflow.cli.output import complain
 from allele_mlflow.cli.spools import SpooledRun
 from allele_mlflow.cli.targets import find_target
-from allele_mlflow.errors import SettingsError, SidecarStartError
+from allele_mlflow.errors import QueueError, SettingsError, SidecarStartError
 from allele_mlflow.queue import spool
 from allele_mlflow.queue.locks import is_writer_alive
 from allele_mlflow.records import RunSpec
@@ -58,13 +58,15 @@ def revive(runs: Iterable[SpooledRun], settings: Settings) -> set[Path]:
             if place not in started:
                 if profile(scope, target) != wanted:
                     continue
-                ensure_sidecar(scope, wanted, theirs(target))
+                # what another boot left is taken up by the sidecar of this one
+                here = scope if spool.is_here(run.folder) else spool.open_scope(scope.parent)
+                ensure_sidecar(here, profile(here, target), theirs(target))
                 started.add(place)
             revived.add(run.folder)
         except SidecarStartError as exc:
             complain(str(exc))
             failed.add(place)
-        except (SettingsError, OSError):
+        except (SettingsError, QueueError, OSError):
             failed.add(place)  # no store for this version, or a spool that we may only read
     return revived
 
@@ -75,7 +77,7 @@ def _is_orphan(run: SpooledRun) -> bool:
     """
     if not run.is_waiting or run.is_served or run.spec.offline or not run.is_described:
         return False
-    if run.folder.parent.parent.name != spool.scope_name():
+    if not spool.is_here(run.folder) and not spool.is_local(run.folder):
         return False
     try:
         if run.folder.stat().st_uid != os.getuid():

@@ -155,7 +155,6 @@ class Place:
             "tracking_uri": self.tracking_uri,
             "spool_dir": self.spool_dir,
             "artifact_location": self.folder / "artifacts",
-            "model_registry_uri": f"sqlite:///{self.folder / 'registry.db'}",
             "experiment_prefix": EXPERIMENT_PREFIX,
             "flush_interval_s": 0.1,
             "idle_timeout_s": 60,

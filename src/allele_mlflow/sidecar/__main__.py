@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import anyio
+from anyio.abc import TaskGroup
 
 from allele_mlflow import settings as settings_module
 from allele_mlflow.queue import spool_index
@@ -27,6 +28,8 @@ _logger = logging.getLogger(__name__)
 
 NICENESS = 10
 LOG_MAX_BYTES = 4 << 20
+#: How often to look for what other boots and containers left in the spool; at the start at once.
+ADOPT_EVERY_S = 30.0
 #: How long a sidecar that was told to leave may take to put things in order.
 LEAVE_S = 1.0
 
@@ -90,9 +93,7 @@ def main() -> None:
 
 
 def _serve(scope: Path, profile: str, settings: Settings, stop: _Stop) -> Worker:
-    adopted = list(adopt_scopes(scope, settings))
-    others = [_make_worker(one.scope, one.profile, settings, idle_timeout_s=0.0) for one in adopted]
-    busy = set(others)
+    busy: set[Worker] = set()
     worker = _make_worker(
         scope,
         profile,
@@ -100,6 +101,9 @@ def _serve(scope: Path, profile: str, settings: Settings, stop: _Stop) -> Worker
         idle_timeout_s=settings.idle_timeout_s,
         is_needed=lambda: bool(busy),
     )
+    stop.workers = [worker]
+    if stop.is_asked:  # between two workers
+        worker.stop()
 
     async def serve_other(other: Worker, lock: HeldLock) -> None:
         try:
@@ -107,20 +111,26 @@ def _serve(scope: Path, profile: str, settings: Settings, stop: _Stop) -> Worker
         finally:
             lock.release()
             busy.discard(other)
+            stop.workers.remove(other)
+
+    async def adopt(group: TaskGroup) -> None:
+        while not worker.is_stopping:
+            for one in adopt_scopes(scope, settings):
+                _logger.info("taking up what is left in %s", one.scope)
+                other = _make_worker(one.scope, one.profile, settings, idle_timeout_s=0.0)
+                busy.add(other)
+                stop.workers.append(other)
+                group.start_soon(serve_other, other, one.lock)
+            await anyio.sleep(ADOPT_EVERY_S)
 
     async def serve_all() -> None:
         async with anyio.create_task_group() as group:
-            for other, one in zip(others, adopted, strict=True):
-                _logger.info("taking up what is left in %s", one.scope)
-                group.start_soon(serve_other, other, one.lock)
+            group.start_soon(adopt, group)
             await worker.serve()
-            for other in others:
+            for other in busy:
                 other.stop()
+            group.cancel_scope.cancel()
 
-    stop.workers = [worker, *others]
-    if stop.is_asked:  # between two workers
-        for one in stop.workers:
-            one.stop()
     anyio.run(serve_all)
     return worker
 

@@ -22,6 +22,7 @@ SHELL = "/bin/sh"
 SHELL_SCRIPT = '"$@" &'
 #: What the sidecar needs of the settings; the rest travels with each run.
 FORWARDED = ("tracking_uri", "model_registry_uri", "idle_timeout_s", "log_level")
+LEFT_AT_DEFAULT = frozenset({"model_registry_uri"})
 
 
 def ensure_sidecar(scope: Path, profile: str, settings: Settings) -> bool:
@@ -97,7 +98,9 @@ def _sidecar_environment(settings: Settings) -> dict[str, str]:
     # the program's filters are not ours: with "error" MLflow's own deprecations would end it
     environ.pop("PYTHONWARNINGS", None)
     for name in FORWARDED:
-        environ[PREFIX + name.upper()] = str(getattr(settings, name))
+        # a default would count as said there, and make another profile of it
+        if name in settings.origins or name not in LEFT_AT_DEFAULT:
+            environ[PREFIX + name.upper()] = str(getattr(settings, name))
     package = Path(__file__).resolve().parents[2]
     if package.name not in ("site-packages", "dist-packages"):
         # a source checkout: it holds nothing but us, so it shadows nothing
