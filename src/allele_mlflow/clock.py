@@ -19,6 +19,7 @@ from typing import Protocol
 __all__ = [
     "Clock",
     "SystemClock",
+    "now_boot_s",
     "now_monotonic_ns",
     "now_monotonic_s",
     "now_ns",
@@ -61,6 +62,15 @@ class SystemClock:
         Seconds; only differences mean anything.
         """
         return now_monotonic_s()
+
+
+def now_boot_s() -> float | None:
+    """
+    Seconds since boot with those that the machine slept, of which `now_monotonic_s` has none on
+    Linux; None where the system has no such clock.
+    """
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return None if clock is None else time.clock_gettime(clock)
 
 
 def pause_s(seconds: float) -> None:

@@ -18,7 +18,7 @@ import pytest
 from allele_mlflow.clock import now_monotonic_s
 from allele_mlflow.errors import ErrorKind, PermanentTrackingError, TransientTrackingError
 from allele_mlflow.records import Reading, RunId
-from allele_mlflow.tracking import schema
+from allele_mlflow.tracking import schema, versions
 from allele_mlflow.tracking.client import MlflowTracking
 from allele_mlflow.uris import MODEL_REGISTRY, TRACKING_STORE
 
@@ -276,15 +276,15 @@ def test_a_schema_of_another_version_waits_for_its_owner(
     tracking: MlflowTracking, sqlite_store: str
 ) -> None:
     """
-    A schema that this MLflow does not know is left as it is: records wait, and MLflow's words say
-    what is wrong.
+    A schema that this MLflow does not know is left as it is: records wait, and the error names the
+    side to upgrade, where MLflow's own words would have the database upgraded.
     """
     path = file_of(sqlite_store)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
         connection.commit()
     make_old(path)
-    with pytest.raises(TransientTrackingError, match="ffffffffffff"):
+    with pytest.raises(TransientTrackingError, match=r"newer MLflow.*ffffffffffff.*pip install"):
         tracking.ensure_experiment("e", artifact_location=None)
     with closing(sqlite3.connect(path)) as connection:
         versions = connection.execute("SELECT version_num FROM alembic_version").fetchall()
@@ -386,6 +386,58 @@ def test_without_mlflow_records_wait(tmp_path: Path, monkeypatch: pytest.MonkeyP
         MlflowTracking(f"file://{tmp_path}").ensure_experiment("e", artifact_location=None)
     assert caught.value.kind is ErrorKind.STORE_UNREACHABLE
     assert isinstance(caught.value.__cause__, ImportError)
+
+
+@pytest.fixture
+def without_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A process that has not imported mlflow yet; at the end it has what it had.
+    """
+    for name in [one for one in sys.modules if one == "mlflow" or one.startswith("mlflow.")]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.mark.usefixtures("without_mlflow")
+def test_mlflow_that_is_too_old_is_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Below the version that we need, the records wait; and an upgrade is seen by the same process.
+    """
+    package = tmp_path / "mlflow"
+    package.mkdir()
+    (package / "__init__.py").write_text("class MlflowClient: pass\n", encoding="ascii")
+    (package / "version.py").write_text('VERSION = "2.22.1"\n', encoding="ascii")
+    monkeypatch.syspath_prepend(tmp_path)
+    tracking = MlflowTracking("http://127.0.0.1:1")
+    with pytest.raises(
+        TransientTrackingError, match=r"mlflow 2\.22\.1 is too old: want 3"
+    ) as caught:
+        tracking.find_run("0", "uid")
+    assert caught.value.kind is ErrorKind.STORE_UNREACHABLE
+    assert "mlflow" not in sys.modules
+    (package / "version.py").write_text('VERSION = "3.9.0"\n', encoding="ascii")
+    assert versions.mlflow_version() == "3.9.0"
+    versions.check_mlflow()
+
+
+@pytest.mark.usefixtures("without_mlflow")
+def test_broken_mlflow_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    After an import that failed half-way, whatever the reason, the next try begins anew.
+    """
+    package = tmp_path / "mlflow"
+    package.mkdir()
+    (package / "part.py").write_text("", encoding="ascii")
+    (package / "__init__.py").write_text(
+        "import mlflow.part\nraise ValueError('broken')\n", encoding="ascii"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(TransientTrackingError, match="broken"):
+        MlflowTracking("http://127.0.0.1:1").find_run("0", "uid")
+    assert [name for name in sys.modules if name.startswith("mlflow")] == []
 
 
 def test_every_scheme_of_mlflow_is_known() -> None:

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import click
 
+from allele_mlflow.cli.doctor import doctor
 from allele_mlflow.cli.drill import drill
 from allele_mlflow.cli.exit_codes import ExitCode
 from allele_mlflow.cli.output import complain, leave, prepare_streams
@@ -29,6 +30,7 @@ def commands() -> None:
     """
 
 
+commands.add_command(doctor)
 commands.add_command(drill)
 commands.add_command(rejected)
 commands.add_command(status)

@@ -20,6 +20,7 @@ from allele_mlflow.sidecar.profile import lock_path
 #: no `os.wait()` of the benchmark's ever meets it.
 SHELL = "/bin/sh"
 SHELL_SCRIPT = '"$@" &'
+WORKING_FOLDER = "/"
 #: What the sidecar needs of the settings; the rest travels with each run.
 FORWARDED = ("tracking_uri", "model_registry_uri", "idle_timeout_s", "log_level")
 LEFT_AT_DEFAULT = frozenset({"model_registry_uri"})
@@ -50,10 +51,7 @@ def ensure_sidecar(scope: Path, profile: str, settings: Settings) -> bool:
 
 def _start_process(scope: Path, profile: str, settings: Settings) -> None:
     arguments = [
-        sys.executable,
-        "-P",  # a local mlflow.py must not shadow the real one
-        "-m",
-        "allele_mlflow.sidecar",
+        *module_command("allele_mlflow.sidecar"),
         "--scope",
         str(scope),
         "--profile",
@@ -73,8 +71,8 @@ def _start_process(scope: Path, profile: str, settings: Settings) -> None:
             stdin=subprocess.DEVNULL,
             stdout=log,  # a file, for a pipe that nobody reads fills up
             stderr=log,
-            cwd="/",
-            env=_sidecar_environment(settings),
+            cwd=WORKING_FOLDER,
+            env=sidecar_environment(settings),
             start_new_session=True,
         )
         if has_shell:
@@ -93,7 +91,18 @@ def _start_process(scope: Path, profile: str, settings: Settings) -> None:
                 os.close(log)
 
 
-def _sidecar_environment(settings: Settings) -> dict[str, str]:
+def module_command(module: str) -> list[str]:
+    """
+    The command that runs a module of ours as the sidecar is run.
+    """
+    # -P: a local mlflow.py must not shadow the real one
+    return [sys.executable, "-P", "-m", module]
+
+
+def sidecar_environment(settings: Settings) -> dict[str, str]:
+    """
+    The environment in which a sidecar of these settings is started.
+    """
     environ = environment()
     # the program's filters are not ours: with "error" MLflow's own deprecations would end it
     environ.pop("PYTHONWARNINGS", None)

@@ -7,6 +7,7 @@ then: a process of ours applies `prepare_environment` first, through `settings.p
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import posixpath
@@ -33,6 +34,7 @@ from allele_mlflow.tracking.duplicates import is_duplicate_reading, split_nan
 from allele_mlflow.tracking.error_mapping import mapped_errors
 from allele_mlflow.tracking.protocol import RunGlance
 from allele_mlflow.tracking.schema import prepare_schema, sqlite_path
+from allele_mlflow.tracking.versions import import_mlflow
 
 RUN_UID_TAG = "allele.run_uid"
 HTTP_TIMEOUT_S = 30
@@ -280,6 +282,21 @@ class MlflowTracking:
         with mapped_errors(f"end of run {run_id}"):
             client.set_terminated(run_id, status=status, end_time=end_ms)
 
+    def delete_run(self, run_id: RunId) -> None:
+        """
+        Mark a run deleted and remove its artifacts, as far as their store can do that.
+
+        Not of the protocol: delivery deletes nothing.
+        """
+        client = self._opened()
+        with mapped_errors(f"delete run {run_id}"):
+            artifact_uri = client.get_run(run_id).info.artifact_uri
+            client.delete_run(run_id)
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        with contextlib.suppress(Exception):  # many stores cannot
+            get_artifact_repository(artifact_uri).delete_artifacts()
+
     def run_url(self, experiment_id: str, run_id: RunId) -> str:
         """
         Where a person finds the run: a page of the server, or how to open one on a local store.
@@ -321,6 +338,7 @@ class MlflowTracking:
 
     def _open(self, *, may_create: bool) -> None:
         self._client = None
+        mlflow = import_mlflow()
         self._file = sqlite_path(self._uri)
         if self._file is not None:
             _stop_retries_on_opening()
@@ -332,10 +350,8 @@ class MlflowTracking:
                     path=str(self._file),
                 )
             prepare_schema(self._file)
-        from mlflow import MlflowClient
-
         _stop_retries_on_opening()
-        client = MlflowClient(tracking_uri=self._uri)
+        client = mlflow.MlflowClient(tracking_uri=self._uri)
         if self._file is not None:
             self._file_identity = _identity(self._file)
         self._client = client

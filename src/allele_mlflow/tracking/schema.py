@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from allele_mlflow.clock import now_monotonic_s, now_ns, pause_s
@@ -116,7 +117,8 @@ def _await_other_creator(path: Path) -> None:
         quiet_s = UNFINISHED_QUIET_S if version else EMPTY_QUIET_S
         if now_monotonic_s() - changed_s > quiet_s or _is_left_alone(path, quiet_s):
             # Abandoned, or of another version of MLflow: opening it goes on in place, or says
-            # what is wrong with it.
+            # what is wrong with it. Of a newer one it would say the opposite of what helps.
+            _refuse_newer(path, version)
             return
         if now_monotonic_s() > deadline_s:
             raise TransientTrackingError(
@@ -128,6 +130,50 @@ def _await_other_creator(path: Path) -> None:
         seen = _schema_version(path, last=version)
         if seen != version:
             version, changed_s = seen, now_monotonic_s()
+
+
+def _refuse_newer(path: Path, version: frozenset[str] | None) -> None:
+    if version and is_newer_schema(version):
+        import mlflow
+
+        raise TransientTrackingError(
+            f"{path}: a newer MLflow than the one here ({mlflow.__version__}) has made its tables "
+            f"(schema {', '.join(sorted(version))}); want the newer one here "
+            "(pip install --upgrade mlflow-skinny); records wait in the spool",
+            kind=ErrorKind.STORE_UNREACHABLE,
+            path=str(path),
+            schema=sorted(version),
+        )
+
+
+def is_newer_schema(version: frozenset[str]) -> bool:
+    """
+    Whether tables of this schema version were made by a newer MLflow than the one here.
+
+    Cost: reads MLflow's migrations, 0.3 s.
+    """
+    known = {script.revision for script in _migrations().walk_revisions()}
+    return not version <= known
+
+
+def read_schema_version(uri: str) -> frozenset[str]:
+    """
+    The schema version in the database behind any SQL address; empty where it has none.
+
+    Raises:
+        Exception: what SQLAlchemy and the driver raise.
+    """
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(uri)
+    try:
+        with engine.connect() as connection:
+            if not sqlalchemy.inspect(connection).has_table("alembic_version"):
+                return frozenset()
+            rows = connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version"))
+            return frozenset(str(row[0]) for row in rows)
+    finally:
+        engine.dispose()
 
 
 def _is_left_alone(path: Path, quiet_s: float) -> bool:
@@ -153,8 +199,11 @@ def _schema_version(path: Path, *, last: frozenset[str] | None) -> frozenset[str
 
 
 def _head_versions() -> frozenset[str]:
+    return frozenset(_migrations().get_heads())
+
+
+def _migrations() -> Any:
     import mlflow
     from alembic.script import ScriptDirectory
 
-    package = Path(mlflow.__file__).parent
-    return frozenset(ScriptDirectory(str(package / "store" / "db_migrations")).get_heads())
+    return ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))

@@ -1,0 +1,3 @@
+"""
+What `doctor` looks at: each check gives findings, and one that fails itself is a finding too.
+"""
