@@ -168,6 +168,8 @@ class Place:
         environ["PYTHONPATH"] = os.pathsep.join(
             filter(None, [source, environ.get("PYTHONPATH", "")])
         )
+        # the user's index of spools is not for scratch
+        environ["XDG_STATE_HOME"] = str(self.folder / "state")
         environ.pop("CI", None)  # a sidecar that does not idle is another sidecar each time
         return environ
 
