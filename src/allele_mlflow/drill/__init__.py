@@ -6,5 +6,7 @@ The fault drills: what the guarantees promise, attacked on the user's own machin
     workload    the program that logs until something happens to it
     doomed      a process that ends by SIGKILL at a named step
     readback    what MLflow holds of a run, compared with what the workload's calls returned
+    tracking_server  a real `mlflow server`
+    kills, servers   the drills
     catalogue   all drills by name
 """
