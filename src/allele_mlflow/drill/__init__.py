@@ -9,5 +9,6 @@ The fault drills: what the guarantees promise, attacked on the user's own machin
     scripts     small programs that say what they logged, compared likewise
     kills       SIGKILL and SIGSTOP
     leaving     forks, pools, odd exits, loops
+    crowd       many at once on one spool, clocks that go back
     catalogue   all drills by name
 """
