@@ -1,5 +1,5 @@
 """
-Drills of producers that get in each other's way: tokens, shadowed modules, clocks that go back.
+Drills of many at once: processes of one run, tokens on one spool, clocks that go back.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from allele_mlflow.drill.scripts import (
 )
 from allele_mlflow.drill.trial import Drill, Trial
 from allele_mlflow.queue import spool
+
+#: A `minute_s` below this is the short set.
+SHORT_MINUTE_S = 10.0
 
 PRODUCER = """
 with start_logger("drill") as log:
@@ -39,6 +42,18 @@ with start_logger("drill") as log:
     shift_ns = -3600 * 10**9
     log_to(log, "metric", 300)
     log_to(log, "later", 10)
+tell(log)
+"""
+ONE_RUN = """
+import subprocess
+if sys.argv[1:]:
+    log_to(attach(), f"process/{sys.argv[1]}", COUNT)
+    sys.exit()
+with start_logger("drill") as log:
+    children = [subprocess.Popen([sys.executable, __file__, str(i)]) for i in range(8)]
+    for i, child in enumerate(children):
+        assert child.wait() == 0
+        returned[f"process/{i}"] = COUNT
 tell(log)
 """
 
@@ -82,6 +97,17 @@ def set_clock_back(place: Place) -> Trial:
     return compare_said(place, run_script(place, CLOCK_BACK))
 
 
+def share_one_run(place: Place) -> Trial:
+    """
+    Eight processes log into one run: all arrives, and nobody says that a database was locked.
+    """
+    count = 2000 if place.minute_s < SHORT_MINUTE_S else 100_000
+    trial = compare_said(place, run_script(place, ONE_RUN.replace("COUNT", str(count))))
+    logs = [place.folder / "stderr.log", *place.spool_dir.glob("*/sidecar-*.log")]
+    problems = [f"{path.name} says 'locked'" for path in logs if "locked" in _content(path)]
+    return with_problems(trial, problems)
+
+
 def _content(path: Path) -> str:
     try:
         return path.read_bytes().decode("latin-1")
@@ -114,5 +140,6 @@ DRILLS = tuple(
             "a local mlflow.py in the working folder disturbs nobody",
         ),
         ("clock-back", set_clock_back, 2, 5, "the clock goes back by an hour: nothing lost"),
+        ("one-run", share_one_run, 1, 2, "eight processes log into one run: nothing is locked"),
     )
 )
