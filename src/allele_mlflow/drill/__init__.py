@@ -7,7 +7,8 @@ The fault drills: what the guarantees promise, attacked on the user's own machin
     doomed      a process that ends by SIGKILL at a named step
     readback    what MLflow holds of a run, compared with what the workload's calls returned
     scripts     small programs that say what they logged, compared likewise
+    scripts     small programs that say what they logged, compared likewise
     tracking_server  a real `mlflow server`
-    kills, servers, leaving  the drills
+    kills, servers, leaving, crowd  the drills
     catalogue   all drills by name
 """
