@@ -27,6 +27,14 @@ from allele_mlflow.tracking.schema import prepare_schema
 START_DEADLINE_S = 100.0
 STOP_DEADLINE_S = 10.0
 LOOK_S = 0.1
+#: Ends a process group when the drills' process is gone, however it went: its stdin ends then.
+GUARD = """
+import contextlib, os, shutil, signal, sys
+sys.stdin.read()
+with contextlib.suppress(ProcessLookupError):
+    os.killpg(int(sys.argv[1]), signal.SIGKILL)
+shutil.rmtree(sys.argv[2], ignore_errors=True)
+"""
 NOT_HERE = "needs the whole of mlflow: pip install 'allele-mlflow[ui]'"
 
 
@@ -51,6 +59,7 @@ class TrackingServer:
             self._port = int(probe.getsockname()[1])
         self.url = f"http://127.0.0.1:{self._port}"
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
         prepare_schema(self.folder / "mlflow.db")
 
     def start(self) -> None:
@@ -79,6 +88,11 @@ class TrackingServer:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self._guard = subprocess.Popen(
+            [sys.executable, "-c", GUARD, str(self._process.pid), str(self.folder)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
         until_s = now_monotonic_s() + START_DEADLINE_S
         while not self._answers():
             if self._process.poll() is not None or now_monotonic_s() > until_s:
@@ -103,6 +117,10 @@ class TrackingServer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _end(self, how: signal.Signals) -> None:
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.kill()  # before its pipe ends: it would remove the folder
+            guard.communicate()
         process = self._process
         if process is None:
             return
