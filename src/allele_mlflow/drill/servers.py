@@ -382,7 +382,7 @@ DRILLS = (
             promise=f"429, Retry-After in {form}: no batch comes before it has passed",
             guarantee=7,
             run=partial(wait_as_told, as_date=form == "date"),
-            short=int(form == "seconds"),
+            short=int(form == "date"),
             full=3,
         )
         for form in ("seconds", "date")
@@ -404,7 +404,7 @@ DRILLS = (
             promise=f"connection reset after the server did {path}: nothing twice, one run",
             guarantee=2,
             run=partial(lose_answer, path=path),
-            short=0,
+            short=int(what == "create"),
             full=5,
         )
         for what, path in (("create", CREATE_RUN), ("batch", LOG_BATCH))
@@ -414,7 +414,7 @@ DRILLS = (
         promise="400 for one item of a batch: it is a dead letter, the rest arrives",
         guarantee=4,
         run=refuse_item,
-        short=0,
+        short=1,
         full=3,
     ),
     Drill(
