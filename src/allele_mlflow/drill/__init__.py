@@ -6,6 +6,7 @@ The fault drills: what the guarantees promise, attacked on the user's own machin
     workload    the program that logs until something happens to it
     doomed      a process that ends by SIGKILL at a named step
     programs    programs that fork, interrupt themselves and leave while they log
+    crowd_programs  programs of many processes or many runs
     readback    what MLflow holds of a run, compared with what the workload's calls returned
     catalogue   all drills by name
 """

@@ -23,14 +23,15 @@ def start_program(
     name: str,
     *options: str,
     rows: int,
+    module: str = "programs",
     environ: Mapping[str, object] | None = None,
 ) -> Program:
     """
-    Start one of `programs`, which logs in so many rows.
+    Start one of `programs` (or of another module), which logs in so many rows.
     """
     counts = place.folder / f"returned-{name}-{next(_numbers)}"
     counts.write_bytes(bytes(COUNTS_BYTES))
-    arguments = ("-m", "allele_mlflow.drill.programs", str(counts), name, *options)
+    arguments = ("-m", f"allele_mlflow.drill.{module}", str(counts), name, *options)
     program = Program(place.start_python(*arguments, environ=environ), counts, rows)
     place.programs.append(program)
     return program
