@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 from allele_mlflow.clock import now_monotonic_s
-from allele_mlflow.drill import crowd, kills, leaving, servers
+from allele_mlflow.drill import crowd, interrupts, kills, leaving, races, servers
 from allele_mlflow.drill.place import OverdueError, opened_place
 from allele_mlflow.drill.trial import Drill, NotHereError, Tally, Trial
 from allele_mlflow.errors import AlleleMlflowError
@@ -22,7 +22,9 @@ from allele_mlflow.tracking.schema import prepare_schema
 DRILLS: tuple[Drill, ...] = (
     *kills.DRILLS,
     *leaving.DRILLS,
+    *interrupts.DRILLS,
     *crowd.DRILLS,
+    *races.DRILLS,
     *servers.DRILLS,
 )
 
