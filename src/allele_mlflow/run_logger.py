@@ -26,6 +26,7 @@ from allele_mlflow.notices import DeliveryNotices
 from allele_mlflow.queue import plain, spool
 from allele_mlflow.queue.locks import is_locked
 from allele_mlflow.queue.run_reader import count_ledger
+from allele_mlflow.queue.stream_files import reason_of
 from allele_mlflow.queue.writer import StreamWriter
 from allele_mlflow.records import (
     ArtifactAdded,
@@ -161,7 +162,8 @@ class RunLogger:
         self._last_delivered = 0
         #: `created_ns` of the run's part that we own; 0 where we own none.
         self._part_ns = 0
-        self._stored_count = 0
+        #: Calls that were stored, about, and records.
+        self._stored_count = self._kept_count = 0
 
     # --- describing the run ---------------------------------------------------------------------
 
@@ -507,6 +509,7 @@ class RunLogger:
         closing_s = now_monotonic_s()
         elapsed_s = closing_s - self._started_s
         self._stored_count = self._stream.stored_count()
+        self._kept_count = self._stored_count + self._stream.kept_elsewhere
         overhead = self._overhead_ratio(elapsed_s)
         self._write_spec()
         self._stream.close(
@@ -635,7 +638,7 @@ class RunLogger:
             return found
         ledger = Ledger()
         if self._folder is not None:  # somebody deleted it; what was delivered before is not known
-            ledger.dropped["spool_deleted"] = max(0, self._stored_count - self._last_delivered)
+            ledger.dropped["spool_deleted"] = max(0, self._kept_count - self._last_delivered)
             if self._last_delivered:
                 ledger.delivered["metric"] = self._last_delivered
         ledger.add(self._own_counts())
@@ -764,8 +767,8 @@ class RunLogger:
         except snapshots.Unusable as exc:
             self._stream.reject("bad_artifact", call, artifact_file, "", str(exc))
             return False
-        except OSError:
-            self._stream.drop("dropped.disk_full")
+        except OSError as exc:
+            self._stream.drop(reason_of(exc))
             return False
         refusal = self._stream.room_refusal(snapshot.size_bytes if snapshot.copied else 0)
         if refusal is not None:

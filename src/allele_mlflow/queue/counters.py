@@ -99,6 +99,41 @@ class ReasonCounters:
             self._target[layout.COUNTERS_OFFSET : layout.COUNTERS_OFFSET + len(data)] = data
 
 
+class SharedSum:
+    """
+    One number that many add to.
+
+    Thread safety: as `ReasonCounters`: who cannot have the lock leaves its addition to who has it.
+    """
+
+    __slots__ = ("_lock", "_total", "_waiting")
+
+    def __init__(self) -> None:
+        self._total = 0
+        self._waiting: deque[int] = deque()
+        self._lock = threading.Lock()
+
+    def add(self, number: int) -> None:
+        """
+        Add a number.
+        """
+        self._waiting.append(number)
+        while self._waiting and self._lock.acquire(blocking=False):
+            try:
+                with contextlib.suppress(IndexError):
+                    while True:
+                        self._total += self._waiting.popleft()
+            finally:
+                self._lock.release()
+
+    @property
+    def total(self) -> int:
+        """
+        The sum.
+        """
+        return self._total
+
+
 def read_counters(page: bytes) -> Ledger:
     """
     The counts in a stream page, as the rejected and dropped parts of a ledger.

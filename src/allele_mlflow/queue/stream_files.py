@@ -151,11 +151,17 @@ class StreamFiles:
         pid = os.getpid()
         page = layout.StreamPage(pid, process_start_time(pid) or 0, now_ns(), role)
         os.pwrite(descriptor, layout.encode_stream_page(page), 0)
-        counters.attach(
-            mmap.mmap(descriptor, layout.PAGE_BYTES) if self.is_mapped else self.page_file
-        )
+        counters.attach(self._mapped_page(descriptor) or self.page_file)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self.event_log = OwnedDescriptor(os.open(folder / layout.EVENT_LOG, flags, 0o600))
+
+    def _mapped_page(self, descriptor: int) -> mmap.mmap | None:
+        if not self.is_mapped:
+            return None
+        try:
+            return mmap.mmap(descriptor, layout.PAGE_BYTES)
+        except OSError:  # as in _target
+            return None
 
     def new_lane(self, lane: str) -> Lane:
         """
@@ -177,7 +183,7 @@ class StreamFiles:
                 spool.make_segment(path, size_bytes, now_ns())
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as exc:
-            raise NoRoomError(_reason_of(exc)) from exc
+            raise NoRoomError(reason_of(exc)) from exc
         target, pack = self._target(descriptor, size_bytes)
         step = layout.RECORD_BYTES if lane == layout.METRIC_LANE else layout.PAGE_BYTES
         segment = Segment(self, name, size_bytes)
@@ -317,5 +323,8 @@ def _prefault(target: mmap.mmap) -> None:
             target[offset] = 0
 
 
-def _reason_of(exc: OSError) -> str:
+def reason_of(exc: OSError) -> str:
+    """
+    The ledger's name for why a file could not be made.
+    """
     return "dropped.disk_full" if exc.errno in (errno.ENOSPC, errno.EDQUOT) else "dropped.no_spool"

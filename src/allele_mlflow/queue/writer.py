@@ -26,7 +26,7 @@ from typing import Any, NoReturn, SupportsFloat, SupportsIndex
 from allele_mlflow.clock import now_monotonic_s, now_ns, process_cpu_s
 from allele_mlflow.errors import ErrorKind, RecordError
 from allele_mlflow.queue import layout, plain
-from allele_mlflow.queue.counters import ReasonCounters
+from allele_mlflow.queue.counters import ReasonCounters, SharedSum
 from allele_mlflow.queue.room import Room
 from allele_mlflow.queue.stream_files import (
     NO_SEGMENT,
@@ -35,6 +35,7 @@ from allele_mlflow.queue.stream_files import (
     StreamFiles,
     WrittenSegment,
     empty_lane,
+    reason_of,
 )
 from allele_mlflow.records import Event, KeyDefined, RecordRejected, RunEnded
 
@@ -134,6 +135,8 @@ class StreamWriter:
         self._warn_at_s = 0.0
         self._no_room_reason = "dropped.no_spool"
         self._full_slots = 0
+        #: Records kept outside the metric lane: events, and the values of series.
+        self._kept_elsewhere = SharedSum()
         self._lane: Lane = empty_lane()
         self._series_lane: Lane = empty_lane()
 
@@ -321,6 +324,8 @@ class StreamWriter:
             except OSError:
                 reason = "dropped.disk_full"
             else:
+                if counts:
+                    self._kept_elsewhere.add(1)
                 if self.on_slow is not None:
                     self.on_slow()
                 return True
@@ -427,6 +432,13 @@ class StreamWriter:
         return self._full_slots + present
 
     @property
+    def kept_elsewhere(self) -> int:
+        """
+        Records that were kept outside the metric lane: events, and the values of series.
+        """
+        return self._kept_elsewhere.total
+
+    @property
     def stream_id(self) -> str:
         """
         Name of the stream's folder, "" before there is one.
@@ -514,6 +526,7 @@ class StreamWriter:
                 self._void(lane, offset)
                 self._no_room_reason = "dropped.disk_full"
                 break
+            self._kept_elsewhere.add(len(part))
             return True
         self.drop(self._no_room_reason, len(part))
         return False
@@ -594,7 +607,7 @@ class StreamWriter:
                 )
             lane = self._stream.new_lane(name)
         except (NoRoomError, OSError) as exc:
-            self._no_room_reason = getattr(exc, "reason", "dropped.no_spool")
+            self._no_room_reason = exc.reason if isinstance(exc, NoRoomError) else reason_of(exc)
             self._retry_at_s = now_s + RETRY_S
             return False
         if name == layout.METRIC_LANE:

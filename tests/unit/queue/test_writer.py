@@ -283,6 +283,27 @@ def test_full_disk_drops_and_goes_on_when_there_is_room(run: Path) -> None:
     assert steps == [*range(64), 1000]
 
 
+def test_disk_that_is_full_from_the_start_is_named(run: Path) -> None:
+    """Where not even a stream can be made, the ledger says that it was the disk."""
+    with mock.patch.object(spool, "allocate", side_effect=OSError(28, "no space")):
+        writer = make_writer(run)
+        writer.metric("a", 1.0, 0)
+    assert writer.counters.as_dict() == {"dropped.disk_full": 1}
+
+
+def test_nothing_can_be_mapped(run: Path) -> None:
+    """Without address space for a map, not even of the stream's page, records are written."""
+    with mock.patch("allele_mlflow.queue.stream_files.mmap.mmap", side_effect=OSError(12, "x")):
+        writer = make_writer(run)
+        for step in range(100):
+            writer.metric("a", 1.0, step)
+        writer.metric("a", "x", 1)  # type: ignore[arg-type]
+    writer.close()
+    reader = make_reader(run)
+    assert [r.step for r in read_all(reader).readings] == list(range(100))
+    assert reader.ledger(is_exact=True).rejected == {"bad_value": 1}
+
+
 def test_key_that_cannot_be_defined_is_not_used(run: Path, writer: StreamWriter) -> None:
     """Where the event log takes no frame, a new key's readings are dropped, counted, not
     misnamed.
