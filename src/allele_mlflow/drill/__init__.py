@@ -5,7 +5,8 @@ The fault drills: what the guarantees promise, attacked on the user's own machin
     place       a scratch spool beside a real store; the programs that are started in it
     workload    the program that logs until something happens to it
     doomed      a process that ends by SIGKILL at a named step
-    programs    programs that fork, interrupt themselves and leave while they log; race_programs: many of them
+    programs    programs that fork, interrupt themselves and leave while they log
+    race_programs  many of them at once
     readback    what MLflow holds of a run, compared with what the workload's calls returned
     scripts     small programs that say what they logged, compared likewise
     tracking_server  a real `mlflow server`
