@@ -80,6 +80,22 @@ def test_sidecar_cost_runs(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [output]
 
 
+def test_outage_runs(tmp_path: Path) -> None:
+    """
+    With a store away nothing is lost, close is bounded, and nothing is left behind.
+    """
+    output = tmp_path / "outage.json"
+    run(BENCHMARKS / "outage.py", tmp_path, "--quick", "--output", str(output))
+    report = json.loads(output.read_text())
+    assert set(report["closes"]) == {"answering", "refusing", "hanging"}
+    for name in ("refusing", "hanging"):
+        closed = report["closes"][name]
+        assert closed["pending"] == closed["accepted"] > 0
+        assert closed["lost"] == 0
+    assert set(report["ratios"]) == set(report["raw"]["ratios"])
+    assert list(tmp_path.iterdir()) == [output]
+
+
 @pytest.mark.parametrize("arm", ARMS)
 def test_arm_runs(arm: str, empty_store: Path, tmp_path: Path) -> None:
     """
