@@ -98,6 +98,18 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def raise_limits() -> None:
+    """
+    As `raise_descriptor_limit`, and the memory too: a soft limit that the benchmark gave itself is
+    meant for the benchmark, and the sidecar that it starts inherits it.
+    """
+    raise_descriptor_limit()
+    for limit in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
+        with contextlib.suppress(OSError, ValueError):
+            _, hard = resource.getrlimit(limit)
+            resource.setrlimit(limit, (hard, hard))
+
+
 class Worker:
     """
     Serves the runs of one profile in one scope.
