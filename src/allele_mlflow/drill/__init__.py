@@ -6,5 +6,9 @@ The fault drills: what the guarantees promise, attacked on the user's own machin
     workload    the program that logs until something happens to it
     doomed      a process that ends by SIGKILL at a named step
     readback    what MLflow holds of a run, compared with what the workload's calls returned
+    accounts    the account of a run that had to drop records
+    small_disk  a file system that fills up, mounted for a trial or faked (faked_disk)
+    disk_trials what is tried on one, each in a process of its own; disks joins them with the rest
+    backlog     a large backlog, and a sync of it
     catalogue   all drills by name
 """
