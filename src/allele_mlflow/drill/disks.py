@@ -117,7 +117,9 @@ def descriptors_of_the_sidecar(place: Place) -> Trial:
         if len(uids) != runs:
             return Trial(problems=(f"{len(uids)} runs were started: want {runs}",))
         sidecar = _start_limited_sidecar(place, place.spec(uids[0]).profile)
-        wait_for(lambda: _has_metrics(place, uids[0]), "the first readings in MLflow")
+        wait_for(
+            lambda: any(_has_metrics(place, uid) for uid in uids), "the first readings in MLflow"
+        )
         until.touch()
         code = process.wait(timeout=120)
         problems = [] if code == 0 else [f"the benchmark ended with code {code}: want 0"]
