@@ -143,3 +143,17 @@ def test_demo_runs(tmp_path: Path) -> None:
     assert "0 rejected + 0 dropped + 0 torn + 0 pending" in done.stdout
     assert "make ui" in done.stdout
     assert (tmp_path / "demo" / "mlflow.db").exists()
+
+
+def test_recovery_runs(tmp_path: Path) -> None:
+    """
+    The benchmark of a large backlog writes exactly the promised keys, and leaves nothing behind.
+    """
+    output = tmp_path / "recovery.json"
+    run(BENCHMARKS / "recovery.py", tmp_path, "--quick", "--output", str(output))
+    report = json.loads(output.read_text())
+    assert set(report) == {
+        *("first_send_s_200", "first_send_s_2000", "peak_rss_mib_200", "peak_rss_mib_2000"),
+        "environment",
+    }
+    assert list(tmp_path.iterdir()) == [output]

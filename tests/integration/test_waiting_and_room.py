@@ -23,7 +23,7 @@ from allele_mlflow.queue.stream_reader import StreamReader
 from allele_mlflow.queue.writer import StreamWriter
 from allele_mlflow.records import ArtifactAdded, FlushAsked
 from allele_mlflow.run_logger import RunLogger
-from allele_mlflow.sidecar import worker
+from allele_mlflow.sidecar import descriptors, worker
 from allele_mlflow.testing import Fault, FlakyTracking, MemoryTracking, assert_ledger_balanced
 from tests.integration.spooled_runs import (
     ACCEPTED,
@@ -307,6 +307,44 @@ async def test_drain_takes_up_runs_by_and_by(
         group.cancel_scope.cancel()
     assert sum(len(one.rows("m")) for one in tracking.runs.values()) == 10
     assert 0 < most <= 3
+
+
+async def test_few_descriptors_serve_many_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sidecar that may open few files takes up runs by and by, and loses none."""
+    monkeypatch.setattr(descriptors, "is_room_for_another", lambda runs: runs < 2)
+    runs = []
+    for number in range(8):
+        run, writer = start_run(tmp_path, f"r{number}")
+        writer.metric("m", 1.0, number)
+        end_run(writer)
+        runs.append(run)
+    tracking = MemoryTracking()
+    sidecar = make_worker(runs[0], tracking)
+    most = 0
+
+    async def watch() -> None:
+        nonlocal most
+        while True:
+            most = max(most, len(sidecar.deliveries))
+            await anyio.sleep(0.001)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch)
+        await serve(sidecar)
+        group.cancel_scope.cancel()
+    assert sum(len(one.rows("m")) for one in tracking.runs.values()) == 8
+    assert 0 < most <= 2
+
+
+@pytest.mark.parametrize(
+    ("used", "limit", "runs", "wanted"),
+    [(20, 1024, 1, True), (900, 1024, 3, False), (20, 1024, 70, False), (30, 128, 2, True)],
+)
+def test_room_for_a_run(used: int, limit: int, runs: int, wanted: bool) -> None:
+    """A part of the descriptors is left for MLflow, whatever the runs have opened so far."""
+    assert descriptors.is_room(used=used, limit=limit, runs=runs) is wanted
 
 
 def test_finished_stream_keeps_nothing_open(tmp_path: Path) -> None:

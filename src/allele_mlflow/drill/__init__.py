@@ -10,6 +10,10 @@ The fault drills: what the guarantees promise, attacked on the user's own machin
     readback    what MLflow holds of a run, compared with what the workload's calls returned
     scripts     small programs that say what they logged, compared likewise
     tracking_server  a real `mlflow server`
-    kills, servers, leaving, interrupts, crowd, races  the drills
+    accounts    the account of a run that had to drop records
+    small_disk  a file system that fills up, mounted for a trial or faked (faked_disk)
+    disk_trials what is tried on one, each in a process of its own; disks joins them with the rest
+    backlog     a large backlog, and a sync of it
+    kills, leaving, interrupts, crowd, races, servers, disks  the drills
     catalogue   all drills by name
 """

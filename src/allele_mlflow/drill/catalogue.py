@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 from allele_mlflow.clock import now_monotonic_s
-from allele_mlflow.drill import crowd, interrupts, kills, leaving, races, servers
+from allele_mlflow.drill import crowd, disks, interrupts, kills, leaving, races, servers
 from allele_mlflow.drill.place import OverdueError, opened_place
 from allele_mlflow.drill.trial import Drill, NotHereError, Tally, Trial
 from allele_mlflow.errors import AlleleMlflowError
@@ -26,6 +26,7 @@ DRILLS: tuple[Drill, ...] = (
     *crowd.DRILLS,
     *races.DRILLS,
     *servers.DRILLS,
+    *disks.DRILLS,
 )
 
 #: Called when a drill began, went on, or ended.

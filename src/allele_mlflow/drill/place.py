@@ -251,7 +251,7 @@ class Place:
         """
         What the logger wrote about a run.
         """
-        for folder in self._folders(run_uid):
+        for folder in self.run_folders(run_uid):
             found = spool.read_struct(folder / spool.RUN_FILE, RunSpec)
             if found is not None:
                 return found
@@ -261,13 +261,16 @@ class Place:
         """
         What a sidecar published of a run last.
         """
-        for folder in self._folders(run_uid):
+        for folder in self.run_folders(run_uid):
             found = spool.read_struct(folder / spool.STATE_FILE, RunState)
             if found is not None:
                 return found
         return None
 
-    def _folders(self, run_uid: str) -> list[Path]:
+    def run_folders(self, run_uid: str) -> list[Path]:
+        """
+        Where a run may be in the spool, delivered or not.
+        """
         scopes = [self.scope, *self.earlier_scopes]
         return [scope / place / run_uid for scope in scopes for place in (spool.RUNS, spool.DONE)]
 
@@ -294,7 +297,7 @@ class Place:
         """
         The last state of a run that is delivered and out of the way.
         """
-        done = [path for path in self._folders(run_uid) if path.parent.name == spool.DONE]
+        done = [path for path in self.run_folders(run_uid) if path.parent.name == spool.DONE]
 
         def find() -> Path | None:
             paths = [folder / spool.STATE_FILE for folder in done]

@@ -22,7 +22,7 @@ from allele_mlflow.settings import Settings, mask_secrets
 from allele_mlflow.sidecar.adoption import adopt_scopes
 from allele_mlflow.sidecar.profile import lock_path
 from allele_mlflow.sidecar.store import open_store
-from allele_mlflow.sidecar.worker import Worker, raise_descriptor_limit
+from allele_mlflow.sidecar.worker import Worker, raise_limits
 
 _logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def main() -> None:
         os.nice(NICENESS)
     stop = _Stop()
     signal.signal(signal.SIGTERM, lambda *_: stop.ask())
-    raise_descriptor_limit()
+    raise_limits()
     spool_index.register(arguments.scope.parent)
     settings = settings_module.load(forgive_unknown=True)
     _start_logging(settings, arguments.scope / f"sidecar-{arguments.profile}.log")

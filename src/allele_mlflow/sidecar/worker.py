@@ -21,6 +21,7 @@ from allele_mlflow.queue import spool
 from allele_mlflow.queue.archive import bring_back
 from allele_mlflow.queue.locks import try_lock_folder
 from allele_mlflow.records import RunSpec
+from allele_mlflow.sidecar import descriptors
 from allele_mlflow.sidecar.delivery import RunDelivery
 from allele_mlflow.sidecar.profile import is_served
 from allele_mlflow.sidecar.run_store import Limiters, RunLocks, RunStore
@@ -98,6 +99,18 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def raise_limits() -> None:
+    """
+    As `raise_descriptor_limit`, and the memory too: a soft limit that the benchmark gave itself is
+    meant for the benchmark, and the sidecar that it starts inherits it.
+    """
+    raise_descriptor_limit()
+    for limit in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
+        with contextlib.suppress(OSError, ValueError):
+            _, hard = resource.getrlimit(limit)
+            resource.setrlimit(limit, (hard, hard))
+
+
 class Worker:
     """
     Serves the runs of one profile in one scope.
@@ -158,6 +171,8 @@ class Worker:
         #: One set a run: a call that was abandoned in the middle may still go on.
         self._locks: dict[str, RunLocks] = {}
         self.is_stopping = False
+        #: Whether runs have waited for want of descriptors; said once.
+        self._is_short = False
 
     async def serve(self) -> None:
         """
@@ -262,6 +277,9 @@ class Worker:
             spec = self._wants(entry)
             if spec is None:
                 continue
+            if not descriptors.is_room_for_another(len(self.deliveries)):
+                self._note_shortage()
+                break  # they wait in the spool until another one is over
             try:
                 delivery = self._take_up(Path(entry.path), spec, description, limiters)
             except Exception as exc:  # noqa: BLE001 - the worker's border: it is noted, the others go on
@@ -325,6 +343,14 @@ class Worker:
             delivery.close()
             self._records_of_done += delivery.records_settled
             self.deliveries.pop(name, None)
+
+    def _note_shortage(self) -> None:
+        if not self._is_short:
+            self._is_short = True
+            _logger.warning(
+                "%d runs are served, others wait: the limit of open files (ulimit -Hn) is low",
+                len(self.deliveries),
+            )
 
     def _note_failure(self, name: str, exc: Exception) -> None:
         self._status.last_error = f"run {name}: {exc!r}"
