@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from allele_mlflow import settings as settings_module
-from allele_mlflow.clock import now_monotonic_s, now_ns, pause_s
+from allele_mlflow.clock import now_monotonic_s, now_ns
 from allele_mlflow.disabled import DisabledRunLogger
 from allele_mlflow.errors import (
     AlleleMlflowError,
@@ -28,8 +28,8 @@ from allele_mlflow.errors import (
 from allele_mlflow.mistakes import Mistakes
 from allele_mlflow.notices import DeliveryNotices
 from allele_mlflow.queue import plain, spool, spool_index
-from allele_mlflow.queue.archive import is_abandoned, is_being_archived, is_over
-from allele_mlflow.queue.locks import HeldLock, process_start_time, try_lock
+from allele_mlflow.queue.claim import claim_run
+from allele_mlflow.queue.locks import process_start_time
 from allele_mlflow.queue.room import quota_bytes
 from allele_mlflow.queue.writer import StreamWriter
 from allele_mlflow.records import ENDED_BY_EXIT, RunSpec, RunStatus
@@ -38,10 +38,6 @@ from allele_mlflow.settings import HANDLE_VARIABLE, Settings, mask_secrets
 from allele_mlflow.sidecar.profile import profile_of
 from allele_mlflow.tracking import limits
 from allele_mlflow.uncaught import UncaughtHooks
-
-#: How long a start waits for an earlier part of its run to be archived.
-CLAIM_S = 2.0
-CLAIM_POLL_S = 0.005
 
 
 def start_logger(
@@ -236,7 +232,7 @@ def _start(
     run_uid = _checked_uid(run_uid) if run_uid is not None else spool.new_uid()
     scope, profile = _open_place(settings, mistakes)
     folder = scope / spool.RUNS / run_uid if scope is not None else None
-    is_owner, claim = (True, None) if folder is None else _claim(folder)
+    is_owner, claim = (True, None) if folder is None else claim_run(folder)
     quota = quota_bytes(scope, settings.spool_quota_bytes) if scope is not None else 0
     stream = StreamWriter(
         folder,
@@ -425,51 +421,6 @@ def _disabled(settings: Settings, experiment: str) -> RunLogger:
     log = DisabledRunLogger(settings, experiment, on_close=_forget)
     _remember(log, is_published=False)
     return log
-
-
-def _claim(folder: Path) -> tuple[bool, HeldLock | None]:
-    """
-    Whether this process owns the run of that folder: the first one there, and whoever resumes it
-    after its owner is gone. The lock of a resumed one, to be released once it is described.
-
-    An earlier part of the run that is over may be on its way to `done/` just now, or its first
-    process be about to describe it; that takes a moment, and is waited for.
-    """
-    deadline_s = now_monotonic_s() + CLAIM_S
-    while True:
-        is_late = now_monotonic_s() > deadline_s
-        try:
-            if is_late or not is_being_archived(folder):
-                folder.mkdir(mode=0o700)
-                return True, None
-        except FileExistsError:
-            is_described = os.path.exists(folder / spool.RUN_FILE)
-            if is_described and not is_abandoned(folder):
-                return False, None
-            if is_late or (is_described and not is_over(folder)):
-                lock = _lock_claim(folder)
-                if lock is not None:
-                    return True, lock
-                if is_late:
-                    return False, None  # somebody else resumes it
-        except OSError:
-            return True, None  # the stream will find out and count
-        pause_s(CLAIM_POLL_S)
-
-
-def _lock_claim(folder: Path) -> HeldLock | None:
-    """
-    The lock under which a run is taken over, None where somebody else was quicker.
-    """
-    try:
-        lock = try_lock(folder / spool.CLAIM_FILE)
-    except OSError:  # it was archived just now
-        return None
-    is_described = os.path.exists(folder / spool.RUN_FILE)
-    if lock is not None and is_described and not is_abandoned(folder):
-        lock.release()
-        return None
-    return lock
 
 
 # --- the loggers of this process ------------------------------------------------------------------

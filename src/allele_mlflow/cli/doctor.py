@@ -30,7 +30,7 @@ _WIDTH = max(len(level) for level in Level)
     "--timeout",
     "timeout_s",
     type=click.FloatRange(min=0, min_open=True, max=3600),
-    default=10.0,
+    default=20.0,
     show_default=True,
     metavar="SECONDS",
     help="How long the store may take for a step.",

@@ -5,8 +5,10 @@ The fault drills: what the guarantees promise, attacked on the user's own machin
     place       a scratch spool beside a real store; the programs that are started in it
     workload    the program that logs until something happens to it
     doomed      a process that ends by SIGKILL at a named step
-    programs    programs that fork, interrupt themselves and leave while they log
-    crowd_programs  programs of many processes or many runs
+    programs    programs that fork and interrupt themselves; race_programs: many of them
     readback    what MLflow holds of a run, compared with what the workload's calls returned
+    scripts     small programs that say what they logged, compared likewise
+    tracking_server  a real `mlflow server`
+    kills, servers, leaving, interrupts, crowd, races  the drills
     catalogue   all drills by name
 """

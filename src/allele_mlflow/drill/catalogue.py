@@ -13,13 +13,20 @@ from contextlib import closing
 from pathlib import Path
 
 from allele_mlflow.clock import now_monotonic_s
-from allele_mlflow.drill import crowd, kills, leaving
+from allele_mlflow.drill import crowd, interrupts, kills, leaving, races, servers
 from allele_mlflow.drill.place import OverdueError, opened_place
 from allele_mlflow.drill.trial import Drill, NotHereError, Tally, Trial
 from allele_mlflow.errors import AlleleMlflowError
 from allele_mlflow.tracking.schema import prepare_schema
 
-DRILLS: tuple[Drill, ...] = (*kills.DRILLS, *leaving.DRILLS, *crowd.DRILLS)
+DRILLS: tuple[Drill, ...] = (
+    *kills.DRILLS,
+    *leaving.DRILLS,
+    *interrupts.DRILLS,
+    *crowd.DRILLS,
+    *races.DRILLS,
+    *servers.DRILLS,
+)
 
 #: Called when a drill began, went on, or ended.
 Watch = Callable[[Drill, Tally], None]

@@ -1,393 +1,145 @@
 """
-Many at once: sidecars, producers, credentials, creators of one database; clocks and process ids.
+Drills of many at once: processes of one run, tokens on one spool, clocks that go back.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-import signal
-from functools import partial
 from pathlib import Path
 
-import msgspec
-
-from allele_mlflow.clock import pause_s
-from allele_mlflow.drill.crowd_programs import CROWD_ROUNDS
-from allele_mlflow.drill.doomed import SIDECAR_STEPS
-from allele_mlflow.drill.kills import STEP_DEADLINE_S, with_problems
-from allele_mlflow.drill.leaving import start_program
-from allele_mlflow.drill.place import OverdueError, Place, Program, wait_for
-from allele_mlflow.drill.programs import READINGS
-from allele_mlflow.drill.readback import compare
+from allele_mlflow.drill.kills import with_problems
+from allele_mlflow.drill.place import Place
+from allele_mlflow.drill.scripts import (
+    await_script,
+    compare_said,
+    run_script,
+    start_script,
+    sum_of,
+)
 from allele_mlflow.drill.trial import Drill, Trial
-from allele_mlflow.drill.workload import METRICS_PER_ROUND
-from allele_mlflow.queue import layout, spool
-from allele_mlflow.queue.locks import process_start_time
-from allele_mlflow.tracking.stored_run import read_stored_run
+from allele_mlflow.queue import spool
 
-CROWD = 64
-FLOODERS = 8
-SECRETS = ("drill-secret-token-a", "drill-secret-password-b")
-THEIR_CLIENT = """
-import sys
-from mlflow import MlflowClient
-MlflowClient(sys.argv[1]).create_experiment("the user's own")
+#: A `minute_s` below this is the short set.
+SHORT_MINUTE_S = 10.0
+
+PRODUCER = """
+with start_logger("drill") as log:
+    log_to(log, "metric", 200)
+tell(log)
+"""
+WITH_TOKEN = """
+os.environ["MLFLOW_TRACKING_TOKEN"] = "SECRET"
+with start_logger("drill") as log:
+    log_to(log, "metric", 200)
+tell(log)
+"""
+CLOCK_BACK = """
+from allele_mlflow.queue import writer
+real, shift_ns = writer.now_ns, 0
+writer.now_ns = lambda: real() + shift_ns
+with start_logger("drill") as log:
+    log_to(log, "metric", 300)
+    log_to(log, "other", 10)
+    shift_ns = -3600 * 10**9
+    log_to(log, "metric", 300)
+    log_to(log, "later", 10)
+tell(log)
+"""
+ONE_RUN = """
+import subprocess
+if sys.argv[1:]:
+    log_to(attach(), f"process/{sys.argv[1]}", COUNT)
+    sys.exit()
+with start_logger("drill") as log:
+    children = [subprocess.Popen([sys.executable, __file__, str(i)]) for i in range(8)]
+    for i, child in enumerate(children):
+        assert child.wait() == 0
+        returned[f"process/{i}"] = COUNT
+tell(log)
 """
 
 
-def joined(trials: list[Trial]) -> Trial:
+def use_two_tokens(place: Place) -> Trial:
     """
-    Several runs as one trial.
-    """
-    return Trial(
-        accepted=sum(t.accepted for t in trials),
-        delivered=sum(t.delivered for t in trials),
-        lost=sum(t.lost for t in trials),
-        duplicated=sum(t.duplicated for t in trials),
-        statuses=tuple(s for t in trials for s in t.statuses),
-        problems=tuple(p for t in trials for p in t.problems),
-    )
-
-
-def start(place: Place, name: str, *options: str, rows: int, **environ: object) -> Program:
-    """
-    Start one of `crowd_programs`.
-    """
-    return start_program(place, name, *options, rows=rows, module="crowd_programs", environ=environ)
-
-
-def two_sidecars(place: Place) -> Trial:
-    """
-    Two sidecars start at once: one serves, the other leaves.
+    Two producers with tokens of their own: each has its own sidecar, no token is in the spool.
     """
     place.kill_sidecars()
-    gate = place.folder / f"gate-{spool.new_uid()}"
-    program = place.start("--mixed", "--gate", str(gate), "--pause-s", "0.02", threads=2)
-    spec = place.spec(program.await_start())
-    sidecar = ("-P", "-m", "allele_mlflow.sidecar", "--scope", str(place.scope))
-    two = [place.start_python(*sidecar, "--profile", spec.profile) for _ in range(2)]
-    try:
-        wait_for(lambda: any(one.poll() is not None for one in two), "one of two sidecars leaves")
-        pid = place.await_sidecar()
-        problems = [] if pid in [one.pid for one in two] else ["a third sidecar serves"]
-        problems += ["both left"] if all(one.poll() is not None for one in two) else []
-        gate.touch()
-        program.process.send_signal(signal.SIGINT)
-        program.await_end()
-        trial = compare(place, [program], status="KILLED", ended_by=("KeyboardInterrupt",))
-        return with_problems(trial, problems)
-    finally:
-        for one in two:
-            one.kill()
-            one.communicate()
-
-
-def many_producers(place: Place, *, number: int) -> Trial:
-    """
-    So many producers start within a second: so many runs.
-    """
-    name = f"crowd-{spool.new_uid()}"
-    program = start(place, "producers", str(number), name, rows=number)
-    program.await_start()
-    code = program.await_end()
-    problems = [] if code == 0 else [f"{code} of {number} producers failed"]
-    return with_problems(joined(_runs(place, program, name, number)), problems)
-
-
-def start_while_it_leaves(place: Place, *, runs: int) -> Trial:
-    """
-    Runs start at about the moment when the sidecar leaves: none is stranded.
-    """
-    name = f"row-{spool.new_uid()}"
-    program = start(place, "in-a-row", str(runs), name, rows=runs, idle_timeout_s=0)
-    program.await_start()
-    code = program.await_end()
-    if code:
-        return Trial(problems=("a run was left without a sidecar",))
-    return joined(_runs(place, program, name, runs))
-
-
-def _runs(place: Place, program: Program, name: str, number: int) -> list[Trial]:
-    trials = []
-    for row in range(number):
-        one = Program(program.process, program._counts, 1, row)
-        one.run_uid = f"{name}-{row}"
-        trial = compare(place, [one], status="FINISHED", ended_by=("close", "detach"))
-        wanted = CROWD_ROUNDS * METRICS_PER_ROUND
-        is_whole = trial.accepted == wanted
-        missing = [] if is_whole else [f"{trial.accepted} calls of {one.run_uid}: want {wanted}"]
-        trials.append(with_problems(trial, missing))
-    return trials
-
-
-def two_credentials(place: Place) -> Trial:
-    """
-    Producers with different credentials on one spool: a sidecar each, and no secret on the disk.
-    """
-    said = (
-        (f"MLFLOW_TRACKING_TOKEN={SECRETS[0]}",),
-        ("MLFLOW_TRACKING_USERNAME=somebody", f"MLFLOW_TRACKING_PASSWORD={SECRETS[1]}"),
-    )
-    programs = [start(place, "with-secrets", *options, rows=1) for options in said]
-    for program in programs:
-        program.await_start()
-    trials, problems, servers = [], [], set()
-    for program in programs:
-        program.await_end()
-        trials.append(compare(place, [program], status="FINISHED"))
-        state, profile = place.state(program.run_uid), place.spec(program.run_uid).profile
-        lock = place.sidecars().get(state.sidecar_pid) if state is not None else None
-        if lock is None or profile not in lock.name:
-            problems.append(f"run {program.run_uid} was not delivered by a sidecar of its own")
-        servers.add(lock)
-    if len(servers) != len(programs):
-        problems.append("one sidecar served two credentials")
-    files = [path for path in place.spool_dir.rglob("*") if path.is_file()]
-    said_on_disk = [p for p in files if any(s.encode() in p.read_bytes() for s in SECRETS)]
-    problems += [f"a secret stands in {path}" for path in said_on_disk]
-    place.kill_sidecars()
-    return with_problems(joined(trials), problems)
-
-
-def local_modules(place: Place) -> Trial:
-    """
-    The working folder has an `mlflow.py` of the user's: the sidecar takes the real one.
-    """
-    place.kill_sidecars()
-    local = [place.folder / f"{name}.py" for name in ("mlflow", "sqlalchemy")]
-    for path in local:
-        path.write_text("raise SystemExit('not the real one')\n")
-    try:
-        program = place.start("--rounds", "20", "--mixed")
-        program.await_start()
-        program.await_end()
-        return compare(place, [program], status="FINISHED", ended_by=("close",))
-    finally:
-        for path in local:
-            path.unlink()
-
-
-def new_database(place: Place) -> Trial:
-    """
-    The user's own client makes the same new SQLite file at the same time.
-    """
-    place.kill_sidecars()
-    usual, path = place.tracking_uri, place.folder / f"new-{spool.new_uid()}.db"
-    place.tracking_uri = f"sqlite:///{path}"
-    try:
-        client = place.start_python("-c", THEIR_CLIENT, place.tracking_uri)
-        pause_s(place.chance.uniform(0.0, 1.0))
-        program = place.start("--rounds", "20", "--mixed")
-        program.await_start()
-        program.await_end()
-        client.communicate(timeout=120.0)
-        code = client.returncode
-        problems = [] if code == 0 else [f"the user's client ended with code {code}"]
-        trial = compare(place, [program], status="FINISHED", ended_by=("close",))
-        return with_problems(trial, problems)
-    finally:
-        client.kill()
-        place.kill_sidecars()
-        place.tracking_uri = usual
-
-
-def reused_pid(place: Place) -> Trial:
-    """
-    The process id of a dead benchmark is another process's, and its lock is held by a stranger.
-    """
-    place.kill_sidecars()
-    gate = place.folder / f"gate-{spool.new_uid()}"
-    program = place.start("--mixed", "--gate", str(gate), threads=2)
-    run_uid = program.await_start()
-    pause_s(place.chance.uniform(0.0, 0.4))
-    program.kill()
-    other, folder = os.getpid(), place.scope / spool.RUNS / run_uid
-    spec = msgspec.structs.replace(place.spec(run_uid), owner_pid=other)
-    assert spec.owner_start != process_start_time(other)
-    spool.write_struct(folder / spool.RUN_FILE, spec)
-    (page_path,) = folder.glob(f"{spool.STREAMS}/{spec.owner_stream}/{layout.STREAM_PAGE}")
-    with page_path.open("r+b", buffering=0) as page_file:
-        page = layout.decode_stream_page(page_file.read(), str(page_path))
-        os.pwrite(page_file.fileno(), layout.encode_stream_page(page._replace(pid=other)), 0)
-        fcntl.flock(page_file, fcntl.LOCK_EX)  # as a child would that Python did not fork
-        following = place.start("--rounds", "1")
-        following.await_start()
-        following.await_end()
-        return compare(place, [program], status="KILLED", ended_by=("unknown",))
-
-
-def clock_set_back(place: Place) -> Trial:
-    """
-    The benchmark's clock goes back by an hour in the middle of a run.
-    """
-    program = start(place, "clock-set-back", rows=3)
-    program.await_start()
-    code = program.await_end()
-    problems = [] if code == 0 else [f"the benchmark ended with code {code}"]
-    trial = compare(place, [program], status="FINISHED", ended_by=("close",))
-    if trial.accepted != 3 * READINGS:
-        problems.append(f"{trial.accepted} calls returned: want {3 * READINGS}")
+    tokens = [f"token-{spool.new_uid()}" for _ in range(2)]
+    processes = [start_script(place, WITH_TOKEN.replace("SECRET", token)) for token in tokens]
+    said = [await_script(process) for process in processes]
+    trial = sum_of([compare_said(place, each) for each in said])
+    profiles = {place.spec(each.run_uid).profile for each in said}
+    problems = [] if len(profiles) == 2 else ["two tokens share one sidecar"]
+    problems += [
+        f"a token stands in {path.name}"
+        for path in place.spool_dir.rglob("*")
+        if path.is_file() and any(token in _content(path) for token in tokens)
+    ]
     return with_problems(trial, problems)
 
 
-def stepless_and_killed(place: Place, *, step: str) -> Trial:
+def shadow_mlflow(place: Place) -> Trial:
     """
-    Four streams number the readings of one key for themselves; a sidecar dies on the way.
+    A file mlflow.py in the working folder: the sidecar imports the real one.
     """
     place.kill_sidecars()
-    gate = place.folder / f"gate-{spool.new_uid()}"
-    program = start(place, "stepless", str(gate), rows=4)
-    run_uid = program.await_start()
-    nth = 1 if "create" in step or "archive" in step else place.chance.randint(1, 3)
-    with place.start_doomed_sidecar(run_uid, f"{step}:{nth}") as doomed:
-        try:
-            wait_for(lambda: doomed.poll() is not None, step, deadline_s=STEP_DEADLINE_S)
-        except OverdueError:
-            doomed.kill()
-            return Trial(problems=(f"the sidecar never came to {step}",))
-        finally:
-            gate.touch()
-    program.await_end()
-    place.sync()  # after its last step nobody is there to start another
-    state = place.await_done(run_uid)
-    stored = read_stored_run(place.tracking_uri, str(state.run_id), keys=["stepless"])
-    rows = stored.readings["stepless"]
-    returned = [program.returned(row)["metric"] for row in range(4)]
-    wanted = {(n, row * 1_000_000.0 + n) for row in range(4) for n in range(returned[row])}
-    found = [(row.step, row.value) for row in rows]
-    problems = [] if stored.status == "FINISHED" else [f"the run is {stored.status}"]
-    problems += [] if sum(returned) == 4 * READINGS else [f"{returned} calls returned"]
-    lost = len(wanted - set(found))
-    return Trial(
-        accepted=len(wanted),
-        delivered=len(wanted) - lost,
-        lost=lost,
-        duplicated=len(found) - len(set(found) & wanted),
-        statuses=(stored.status,),
-        problems=tuple(problems),
-    )
+    shadow = place.folder / "mlflow.py"
+    shadow.write_text("raise RuntimeError('a local mlflow.py was imported')\n", encoding="utf-8")
+    try:
+        return compare_said(place, run_script(place, PRODUCER))
+    finally:
+        shadow.unlink()
 
 
-def flood(place: Place, *, readings: int) -> Trial:
+def set_clock_back(place: Place) -> Trial:
     """
-    Eight processes log so many readings each into one run; nobody meets a lock.
+    The clock goes back by an hour in the middle of a run: all arrives, nothing twice.
     """
-    logs = [place.folder / "stderr.log", *place.scope.glob("sidecar-*.log")]
-    before = {path: path.stat().st_size for path in logs if path.exists()}
-    program = start(place, "flood", str(FLOODERS), str(readings), rows=FLOODERS)
-    program.await_start()
-    code = program.await_end(600.0)
-    problems = [] if code == 0 else [f"{code} of {FLOODERS} processes failed"]
-    trial = compare(place, [program], status="FINISHED", ended_by=("close",), deadline_s=600.0)
-    if trial.accepted != FLOODERS * readings:
-        problems.append(f"{trial.accepted} calls returned: want {FLOODERS * readings}")
-    for path in (place.folder / "stderr.log", *place.scope.glob("sidecar-*.log")):
-        problems += _lock_errors(path, before.get(path, 0))
+    return compare_said(place, run_script(place, CLOCK_BACK))
+
+
+def share_one_run(place: Place) -> Trial:
+    """
+    Eight processes log into one run: all arrives, and nobody says that a database was locked.
+    """
+    count = 2000 if place.minute_s < SHORT_MINUTE_S else 100_000
+    trial = compare_said(place, run_script(place, ONE_RUN.replace("COUNT", str(count))))
+    logs = [place.folder / "stderr.log", *place.spool_dir.glob("*/sidecar-*.log")]
+    problems = [f"{path.name} says 'locked'" for path in logs if "locked" in _content(path)]
     return with_problems(trial, problems)
 
 
-def _lock_errors(path: Path, offset: int) -> list[str]:
-    said = path.read_bytes()[offset:].decode(errors="replace") if path.exists() else ""
-    return [f"{path.name}: {line[:200]}" for line in said.splitlines() if "lock" in line.lower()]
+def _content(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("latin-1")
+    except FileNotFoundError:
+        return ""  # archived meanwhile
 
 
-DRILLS = (
+DRILLS = tuple(
     Drill(
-        name="two-sidecars",
-        promise="two sidecars start at once: one serves, one leaves, each record once",
-        guarantee=2,
-        run=two_sidecars,
+        name=f"crowd-{name}",
+        promise=promise,
+        guarantee=guarantee,
+        run=run,
         short=1,
-        full=5,
-    ),
-    Drill(
-        name="many-producers",
-        promise=f"{CROWD} producers start in one second: {CROWD} runs, all records, true ends",
-        guarantee=1,
-        run=partial(many_producers, number=CROWD),
-        short=0,
-        full=2,
-    ),
-    Drill(
-        name="some-producers",
-        promise="12 producers start in one moment: 12 runs, all records, true ends",
-        guarantee=1,
-        run=partial(many_producers, number=12),
-        short=1,
-        full=2,
-    ),
-    *(
-        Drill(
-            name=f"start-while-it-leaves-{runs}",
-            promise="runs start while the sidecar leaves: none is stranded",
-            guarantee=1,
-            run=partial(start_while_it_leaves, runs=runs),
-            short=short,
-            full=1,
-        )
-        for runs, short in ((3, 1), (20, 0))
-    ),
-    Drill(
-        name="two-credentials",
-        promise="two credentials on one spool: a sidecar each, no secret in any file",
-        guarantee=4,
-        run=two_credentials,
-        short=1,
-        full=3,
-    ),
-    Drill(
-        name="local-modules",
-        promise="an mlflow.py in the working folder: the sidecar takes the real one",
-        guarantee=7,
-        run=local_modules,
-        short=1,
-        full=2,
-    ),
-    Drill(
-        name="new-database",
-        promise="the user's client makes the same new SQLite file: both succeed",
-        guarantee=7,
-        run=new_database,
-        short=1,
-        full=5,
-    ),
-    Drill(
-        name="reused-pid",
-        promise="a dead benchmark's process id lives again: its run ends, all is there",
-        guarantee=6,
-        run=reused_pid,
-        short=1,
-        full=5,
-    ),
-    Drill(
-        name="clock-set-back",
-        promise="the benchmark's clock goes back by an hour: nothing lost, the run ends",
-        guarantee=1,
-        run=clock_set_back,
-        short=1,
-        full=3,
-    ),
-    *(
-        Drill(
-            name=f"stepless-{step}",
-            promise=f"four streams without steps, sidecar killed {step}: numbered 0, 1, 2, ...",
-            guarantee=2,
-            run=partial(stepless_and_killed, step=step),
-            short=1 if step in ("after-send", "after-cursor") else 0,
-            full=2,
-        )
-        for step in SIDECAR_STEPS
-    ),
-    *(
-        Drill(
-            name=f"flood-{readings}",
-            promise=f"{FLOODERS} processes log {readings} readings each into one run: all there",
-            guarantee=1,
-            run=partial(flood, readings=readings),
-            short=short,
-            full=1,
-        )
-        for readings, short in ((2_000, 1), (100_000, 0))
-    ),
+        full=full,
+    )
+    for name, run, guarantee, full, promise in (
+        (
+            "tokens",
+            use_two_tokens,
+            1,
+            5,
+            "two tokens on one spool: two sidecars, and no token in a file",
+        ),
+        (
+            "local-mlflow",
+            shadow_mlflow,
+            7,
+            3,
+            "a local mlflow.py in the working folder disturbs nobody",
+        ),
+        ("clock-back", set_clock_back, 2, 5, "the clock goes back by an hour: nothing lost"),
+        ("one-run", share_one_run, 1, 2, "eight processes log into one run: nothing is locked"),
+    )
 )

@@ -1,230 +1,293 @@
 """
-Processes, signals and leaving: forks, pools, handlers, finalizers, event loops and all exits.
+Drills that leave the straight path: forks, pools, exits in odd places, garbage, loops.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
+from functools import partial
 
-from allele_mlflow.drill.kills import with_problems
-from allele_mlflow.drill.place import Place, Program
-from allele_mlflow.drill.programs import FORKS, POOL_SIZE, READINGS
-from allele_mlflow.drill.readback import compare
+from allele_mlflow.drill.place import Place
+from allele_mlflow.drill.scripts import compare_said, run_script
 from allele_mlflow.drill.trial import Drill, Trial
-from allele_mlflow.drill.workload import COUNTS_BYTES
 
-UNKNOWN = "unknown"
-_numbers = itertools.count()
+FORK_INSIDE_WITH = """
+use_small_segments()
+with start_logger("drill") as log:
+    log_to(log, "before", 100)
+    pid = os.fork()
+    if pid == 0:
+        log_to(log, "child", 1000)
+        os._exit(0 if returned["child"] == 1000 else 1)
+    log_to(log, "parent", 1000)
+    assert os.waitpid(pid, 0)[1] == 0
+    returned["child"] = 1000
+tell(log)
+"""
+FORK_BESIDE_THREAD = """
+use_small_segments()
+is_over = threading.Event()
+
+def work():
+    while not is_over.is_set():
+        log_to(log, "thread", 10)
+
+with start_logger("drill") as log:
+    thread = threading.Thread(target=work)
+    thread.start()
+    for fork in range(5):
+        log_to(log, "parent", 200)
+        pid = os.fork()
+        if pid == 0:
+            log_to(log, f"child/{fork}", 500)
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        returned[f"child/{fork}"] = 500
+    is_over.set()
+    thread.join()
+tell(log)
+"""
+POOL = """
+import multiprocessing
+
+def work(number):
+    log_to(attach(), f"worker/{number}", 500)
+    return number
+
+if __name__ == "__main__":
+    with start_logger("drill") as log:
+        with multiprocessing.get_context("METHOD").Pool(8) as pool:
+            for number in pool.map(work, range(8), chunksize=1):
+                returned[f"worker/{number}"] = 500
+            pool.close()
+            pool.join()
+        log_to(log, "parent", 100)
+    tell(log)
+"""
+SUBPROCESS = """
+import subprocess
+if sys.argv[1:]:
+    log_to(attach(), "child", 500)
+    sys.exit()
+with start_logger("drill") as log:
+    log_to(log, "parent", 100)
+    subprocess.run([sys.executable, __file__, "child"], check=True)
+    returned["child"] = 500
+tell(log)
+"""
+HARD_EXIT = """
+log = start_logger("drill")
+log_to(log, "before", 500)
+until = time.monotonic() + 60
+while log.status() is None and time.monotonic() < until:
+    time.sleep(0.01)
+time.sleep(0.3)
+tell(log)
+os._exit(CODE)
+"""
+EXIT_IN_THREAD = """
+def work():
+    log_to(log, "thread", 100)
+    LEAVE
+
+with start_logger("drill") as log:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    log_to(log, "parent", 100)
+tell(log)
+"""
+GARBAGE = """
+import gc
+use_small_segments()
+
+class Garbage:
+    def __init__(self):
+        self.itself = self
+
+    def __del__(self):
+        log_to(log, "garbage", 1)
+
+with start_logger("drill") as log:
+    gc.set_threshold(5, 2, 2)
+    for _ in range(500):
+        Garbage()
+        log.metrics({f"many/{returned.get('garbage', 0) % 7}": 1.0})
+        log_to(log, "main", 5)
+    gc.collect()
+    gc.disable()
+assert returned["garbage"] == 500
+tell(log)
+"""
+AT_EXIT = """
+import atexit
+
+class Late:
+    def __del__(self):
+        log.metric("late", 1.0, 0)
+
+log = start_logger("drill")
+late = Late()
+sys.late_too = Late()
+
+def at_exit():
+    log_to(log, "exit", 100)
+    tell(log)
+
+atexit.register(at_exit)
+log_to(log, "before", 100)
+"""
+ASYNC = """
+import asyncio
+
+async def work(number):
+    for _ in range(50):
+        log_to(log, f"task/{number}", 4)
+        await asyncio.sleep(0)
+
+async def main():
+    global log
+    async with start_logger("drill") as log:
+        await asyncio.gather(*(work(number) for number in range(8)))
+
+asyncio.run(main())
+tell(log)
+"""
+RUNNING_LOOP = """
+import asyncio
+
+async def cell():
+    with start_logger("drill") as log:
+        log_to(log, "cell", 500)
+        await asyncio.sleep(0.05)
+        log_to(log, "cell", 500)
+    return log
+
+loop = asyncio.new_event_loop()
+tell(loop.run_until_complete(cell()))
+loop.close()
+"""
 
 
-def start_program(
+def leave(
     place: Place,
-    name: str,
-    *options: str,
-    rows: int,
-    module: str = "programs",
-    environ: Mapping[str, object] | None = None,
-) -> Program:
-    """
-    Start one of `programs` (or of another module), which logs in so many rows.
-    """
-    counts = place.folder / f"returned-{name}-{next(_numbers)}"
-    counts.write_bytes(bytes(COUNTS_BYTES))
-    arguments = ("-m", f"allele_mlflow.drill.{module}", str(counts), name, *options)
-    program = Program(place.start_python(*arguments, environ=environ), counts, rows)
-    place.programs.append(program)
-    return program
-
-
-def run_program(
-    place: Place,
-    name: str,
-    *options: str,
-    rows: int,
-    full_rows: Sequence[int],
+    *,
+    script: str,
     code: int = 0,
-    ended_by: str = "close",
+    status: str = "FINISHED",
+    ended_by: tuple[str, ...] = (),
+    errors: int = 0,
 ) -> Trial:
     """
-    Run one of `programs` to its end, and compare.
-
-    Args:
-        place: Where.
-        name: Of the program.
-        options: Its options.
-        rows: In which it logs.
-        full_rows: Those of them in which all calls must have returned.
-        code: Its exit code.
-        ended_by: How the run ended, and where the kernel does not tell that, unknown.
+    Run a script to its end: all that returned is in MLflow once, and the run ended truly.
     """
-    program = start_program(place, name, *options, rows=rows)
-    program.await_start()
-    found = program.await_end()
-    problems = [] if found == code else [f"{name} ended with code {found}: want {code}"]
-    status = "FINISHED" if code == 0 else "FAILED"
-    end = place.await_done(program.run_uid).end
-    if end is not None and end.ended_by == UNKNOWN and ended_by.startswith("exit code"):
-        status, ended_by = "KILLED", UNKNOWN
-    trial = compare(place, [program], status=status, ended_by=(ended_by,))
-    for row in full_rows:
-        returned = program.returned(row)["metric"]
-        if returned < READINGS:
-            problems.append(f"{name}: {returned} calls of row {row} returned: want {READINGS}")
-    return with_problems(trial, problems)
-
-
-def hold_a_slot(place: Place) -> Trial:
-    """
-    A call of C holds the GIL, and with it a thread that has taken a slot.
-    """
-    seconds = f"{max(0.5, place.minute_s / 20):g}"
-    return run_program(place, "held", seconds, rows=4, full_rows=(3,))
-
-
-def shut_down(place: Place) -> Trial:
-    """
-    Log until the interpreter is gone: what returned before the run was closed arrives.
-    """
-    errors = place.folder / "stderr.log"
-    before = errors.stat().st_size if errors.exists() else 0
-    trial = run_program(place, "shut-down", rows=3, full_rows=(0, 1), ended_by="exit")
-    said = errors.read_bytes()[before:].decode(errors="replace")
-    problems = [f"it said: {said[:300]}"] if "Traceback" in said or "ignored" in said else []
-    # what came behind the close is dropped, and counted as long as the run is there
-    kept = tuple(p for p in trial.problems if "dropped {'closed'" not in p)
-    return with_problems(
-        Trial(
-            accepted=trial.accepted,
-            delivered=trial.delivered,
-            lost=trial.lost,
-            duplicated=trial.duplicated,
-            statuses=trial.statuses,
-            problems=kept,
-        ),
-        problems,
-    )
-
-
-def _drill(
-    name: str,
-    promise: str,
-    *options: str,
-    guarantee: int = 1,
-    rows: int,
-    full_rows: Sequence[int],
-    code: int = 0,
-    ended_by: str = "close",
-) -> Drill:
-    def run(place: Place) -> Trial:
-        return run_program(
-            place, *options, rows=rows, full_rows=full_rows, code=code, ended_by=ended_by
-        )
-
-    return Drill(name=name, promise=promise, guarantee=guarantee, run=run, short=1, full=3)
+    said = run_script(place, script)
+    return compare_said(place, said, code=code, status=status, ended_by=ended_by, errors=errors)
 
 
 DRILLS = (
-    _drill(
-        "fork-inside-with",
-        "forked children leave the block by all ways: all there, and the run is its owner's",
-        "fork-inside-with",
-        rows=6,
-        full_rows=(1, 2, 3, 4, 5),
+    Drill(
+        name="leave-fork-inside-with",
+        promise="fork inside a with: what either side logged arrives once",
+        guarantee=1,
+        run=partial(leave, script=FORK_INSIDE_WITH, ended_by=("close",)),
+        short=1,
+        full=20,
     ),
-    _drill(
-        "fork-while-logging",
-        "fork in the middle of another thread's calls: parent's and children's records are there",
-        "fork-while-logging",
-        rows=1 + FORKS,
-        full_rows=range(1, 1 + FORKS),
+    Drill(
+        name="leave-fork-beside-thread",
+        promise="fork while another thread logs: what each side logged arrives once",
+        guarantee=1,
+        run=partial(leave, script=FORK_BESIDE_THREAD, ended_by=("close",)),
+        short=1,
+        full=20,
     ),
     *(
-        _drill(
-            f"pool-{method}",
-            f"a pool of {POOL_SIZE} by {method} logs into one run: all there",
-            "pool",
-            method,
-            rows=POOL_SIZE,
-            full_rows=range(POOL_SIZE),
+        Drill(
+            name=f"leave-pool-{method}",
+            promise=f"a pool of eight by {method} logs into one run: all arrives once",
+            guarantee=1,
+            run=partial(leave, script=POOL.replace("METHOD", method), ended_by=("close",)),
+            short=1,
+            full=5,
         )
         for method in ("fork", "forkserver", "spawn")
     ),
-    _drill(
-        "subprocesses",
-        "programs attach, one outlives the run's owner: all there",
-        "subprocesses",
-        rows=5,
-        full_rows=range(5),
+    Drill(
+        name="leave-subprocess",
+        promise="a subprocess that attaches: what it logged arrives in the run",
+        guarantee=1,
+        run=partial(leave, script=SUBPROCESS, ended_by=("close",)),
+        short=1,
+        full=5,
     ),
     *(
-        _drill(
-            f"exit-at-once-{code}",
-            f"os._exit({code}): every returned call arrives, and the run ends by it",
-            "leave-at-once",
-            str(code),
+        Drill(
+            name=f"leave-hard-exit-{code}",
+            promise=f"os._exit({code}): all returned calls arrive, the run is {status}",
             guarantee=6,
-            rows=1,
-            full_rows=(0,),
-            code=code,
-            ended_by=f"exit code {code}",
+            run=partial(
+                leave,
+                script=HARD_EXIT.replace("CODE", str(code)),
+                code=code,
+                status=status,
+                ended_by=(f"exit code {code}",),
+                errors=int(code != 0),
+            ),
+            short=1,
+            full=10,
         )
-        for code in (0, 3)
-    ),
-    _drill(
-        "leave-in-threads",
-        "sys.exit and an exception in threads: the run goes on, and is FINISHED",
-        "leave-in-threads",
-        guarantee=6,
-        rows=3,
-        full_rows=range(3),
-    ),
-    _drill(
-        "signal-handler",
-        "a handler logs every 0.3 ms over small segments: no slot shared, no record lost",
-        "interrupted",
-        "signal",
-        rows=3,
-        full_rows=(1, 2),
-    ),
-    _drill(
-        "finalizer",
-        "finalizers log during collections every 0.3 ms: no slot shared, no record lost",
-        "interrupted",
-        "finalizer",
-        rows=3,
-        full_rows=(1, 2),
-    ),
-    _drill(
-        "asyncio",
-        "tasks of one loop log side by side, one is cancelled: all there",
-        "tasks",
-        rows=6,
-        full_rows=range(5),
-    ),
-    _drill(
-        "notebook",
-        "cells in a running loop, some fail: a failed cell ends neither the run nor a record",
-        "notebook",
-        guarantee=6,
-        rows=5,
-        full_rows=range(5),
-        ended_by="exit",
+        for code, status in ((0, "FINISHED"), (3, "FAILED"))
     ),
     Drill(
-        name="shut-down",
-        promise="atexit, daemon threads, finalizers behind the end: all there, nothing raised",
-        guarantee=1,
-        run=shut_down,
+        name="leave-exit-in-thread",
+        promise="sys.exit in a thread ends that thread alone: the run is FINISHED",
+        guarantee=6,
+        run=partial(
+            leave, script=EXIT_IN_THREAD.replace("LEAVE", "sys.exit(3)"), ended_by=("close",)
+        ),
         short=1,
         full=5,
     ),
     Drill(
-        name="gil-held",
-        promise="a call of C holds the GIL while a slot is open: the slot is not given up",
-        guarantee=1,
-        run=hold_a_slot,
+        name="leave-error-in-thread",
+        promise="an exception that nobody caught in a thread: one error kept, the run FINISHED",
+        guarantee=6,
+        run=partial(
+            leave, script=EXIT_IN_THREAD.replace("LEAVE", "1 / 0"), ended_by=("close",), errors=1
+        ),
         short=1,
-        full=3,
+        full=5,
+    ),
+    Drill(
+        name="leave-garbage",
+        promise="objects that log while they are collected, within log calls: nothing lost",
+        guarantee=3,
+        run=partial(leave, script=GARBAGE, ended_by=("close",)),
+        short=1,
+        full=10,
+    ),
+    Drill(
+        name="leave-at-exit",
+        promise="what atexit logs arrives; what logs later, at shutdown, harms nothing",
+        guarantee=1,
+        run=partial(leave, script=AT_EXIT, ended_by=("exit",)),
+        short=1,
+        full=5,
+    ),
+    Drill(
+        name="leave-async",
+        promise="async with, and eight tasks that log: all arrives once",
+        guarantee=1,
+        run=partial(leave, script=ASYNC, ended_by=("close",)),
+        short=1,
+        full=5,
+    ),
+    Drill(
+        name="leave-running-loop",
+        promise="with inside a loop that runs already, as in Jupyter: all arrives",
+        guarantee=1,
+        run=partial(leave, script=RUNNING_LOOP, ended_by=("close",)),
+        short=1,
+        full=5,
     ),
 )

@@ -142,6 +142,10 @@ class Place:
         self.programs: list[Program] = []
         #: Scopes that are another boot's by now.
         self.earlier_scopes: list[Path] = []
+        #: Variables of its programs that are no settings of ours.
+        self.variables: dict[str, str] = {}
+        #: None: what the server says.
+        self.artifact_location: Path | None = folder / "artifacts"
         self._made = 0
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -149,12 +153,13 @@ class Place:
 
     def environ(self, **settings: object) -> dict[str, str]:
         """
-        The environment of a program in this place; settings by their lower-case names.
+        The environment of a program in this place; settings by their lower-case names, None for one
+        that is not to be set.
         """
         said: dict[str, object] = {
             "tracking_uri": self.tracking_uri,
             "spool_dir": self.spool_dir,
-            "artifact_location": self.folder / "artifacts",
+            "artifact_location": self.artifact_location,
             "experiment_prefix": EXPERIMENT_PREFIX,
             "flush_interval_s": 0.1,
             "idle_timeout_s": 60,
@@ -163,11 +168,14 @@ class Place:
         }
         said |= settings
         environ = {k: v for k, v in environment().items() if not k.startswith(PREFIX)}
-        environ.update({PREFIX + name.upper(): str(value) for name, value in said.items()})
+        environ |= self.variables
+        environ |= {PREFIX + k.upper(): str(v) for k, v in said.items() if v is not None}
         source = str(Path(__file__).resolve().parents[2])
         environ["PYTHONPATH"] = os.pathsep.join(
             filter(None, [source, environ.get("PYTHONPATH", "")])
         )
+        # the user's index of spools is not for scratch
+        environ["XDG_STATE_HOME"] = str(self.folder / "state")
         environ.pop("CI", None)  # a sidecar that does not idle is another sidecar each time
         return environ
 

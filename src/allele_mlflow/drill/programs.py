@@ -1,5 +1,5 @@
 """
-Programs that leave, fork and interrupt themselves while they log, for the drills of `leaving`.
+Programs that fork, leave and interrupt themselves while they log, for the drills of `interrupts`.
 
 Run as `python -m allele_mlflow.drill.programs RETURNED_FILE NAME [options]`. As in `workload`, each
 hand that logs has a row of the mapped file, where it notes what has returned. Prints the run's uid.
@@ -10,12 +10,10 @@ from __future__ import annotations
 import ast
 import asyncio
 import atexit
-import contextlib
 import ctypes
 import gc
 import inspect
 import mmap
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -35,14 +33,12 @@ from allele_mlflow.drill.workload import (
     use_small_segments,
     word_offset,
 )
-from allele_mlflow.logger import attach, current_logger, start_logger
+from allele_mlflow.logger import start_logger
 from allele_mlflow.run_logger import RunLogger
 
 ROUNDS = 20
 #: Calls of a hand that has logged all its rounds.
 READINGS = ROUNDS * METRICS_PER_ROUND
-FORKS = 20
-POOL_SIZE = 8
 INTERRUPT_S = 0.0003
 #: A program that comes no further ends, and has then not logged what it must.
 PATIENCE_S = 60.0
@@ -123,52 +119,6 @@ def fork_inside_with(counts: Path, options: Sequence[str]) -> None:
         log_rounds(log, mapped, 5)
 
 
-def fork_while_logging(counts: Path, options: Sequence[str]) -> None:
-    """
-    Fork again and again while another thread is in the middle of its calls.
-    """
-    mapped, is_over = open_counts(counts), threading.Event()
-    with start_logger("drill") as log:
-        announce(log)
-
-        def work() -> None:
-            hand = Hand(log, mapped, 0, is_mixed=True)
-            while not is_over.is_set():
-                hand.log_round()
-                pause_s(0.001)
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        children = []
-        for row in range(1, FORKS + 1):
-            children.append(os.fork())
-            if not children[-1]:
-                try:
-                    log_rounds(log, mapped, row)
-                finally:
-                    os._exit(0)
-        for pid in children:
-            os.waitpid(pid, 0)
-        is_over.set()
-        thread.join()
-
-
-def _work_in_pool(given: tuple[Path, int]) -> None:
-    counts, row = given
-    inherited = current_logger() if row % 2 else None  # with fork; the others attach
-    log_rounds(inherited or attach(), open_counts(counts), row)
-
-
-def pool(counts: Path, options: Sequence[str]) -> None:
-    """
-    A pool of eight of that start method, which `with` ends by SIGTERM.
-    """
-    with start_logger("drill") as log:
-        announce(log)
-        with multiprocessing.get_context(options[0]).Pool(POOL_SIZE) as workers:
-            workers.map(_work_in_pool, [(counts, row) for row in range(POOL_SIZE)], chunksize=1)
-
-
 def subprocesses(counts: Path, options: Sequence[str]) -> None:
     """
     Four programs attach; the last of them outlives the one that started the run.
@@ -187,39 +137,6 @@ def subprocesses(counts: Path, options: Sequence[str]) -> None:
         for child in children[:3]:
             child.wait(PATIENCE_S)
         log_rounds(log, open_counts(counts), 4)
-
-
-def leave_at_once(counts: Path, options: Sequence[str]) -> None:
-    """
-    Leave by `os._exit` with that code.
-    """
-    log = start_logger("drill")
-    announce(log)
-    log_rounds(log, open_counts(counts), 0)
-    _await_sidecar(log)
-    os._exit(int(options[0]))
-
-
-def leave_in_threads(counts: Path, options: Sequence[str]) -> None:
-    """
-    One thread calls `sys.exit`, another fails; neither is the program's end.
-    """
-    mapped = open_counts(counts)
-    with start_logger("drill") as log:
-        announce(log)
-
-        def leave(row: int) -> None:
-            log_rounds(log, mapped, row)
-            if row == 1:
-                sys.exit(3)
-            raise RuntimeError("only the thread's")
-
-        threads = [threading.Thread(target=leave, args=(row,)) for row in (1, 2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        log_rounds(log, mapped, 0)
 
 
 def interrupted(counts: Path, options: Sequence[str]) -> None:
@@ -276,40 +193,6 @@ def shut_down(counts: Path, options: Sequence[str]) -> None:
 
     threading.Thread(target=work, daemon=True).start()
     pause_s(0.05)
-
-
-async def _tasks(counts: Path) -> None:
-    mapped = open_counts(counts)
-    async with start_logger("drill") as log:
-        announce(log)
-
-        async def work(row: int) -> None:
-            hand = Hand(log, mapped, row, is_mixed=False)
-            for _ in range(ROUNDS):
-                async with log.phase("work", step=row):
-                    hand.log_round()
-                    await asyncio.sleep(0)
-
-        async def for_ever() -> None:
-            say = Interrupter(log, mapped, 5)
-            while True:
-                say()
-                await asyncio.sleep(0)
-
-        cancelled = asyncio.create_task(for_ever())
-        await asyncio.gather(
-            *(work(row) for row in range(4)), asyncio.to_thread(log_rounds, log, mapped, 4)
-        )
-        cancelled.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await cancelled
-
-
-def tasks(counts: Path, options: Sequence[str]) -> None:
-    """
-    Tasks of one event loop log side by side, and a thread of it; one is cancelled.
-    """
-    asyncio.run(_tasks(counts))
 
 
 CELLS = (
@@ -385,14 +268,9 @@ def held(counts: Path, options: Sequence[str]) -> None:
 
 PROGRAMS: dict[str, Callable[[Path, Sequence[str]], None]] = {
     "fork-inside-with": fork_inside_with,
-    "fork-while-logging": fork_while_logging,
-    "pool": pool,
     "subprocesses": subprocesses,
-    "leave-at-once": leave_at_once,
-    "leave-in-threads": leave_in_threads,
     "interrupted": interrupted,
     "shut-down": shut_down,
-    "tasks": tasks,
     "notebook": notebook,
     "held": held,
 }

@@ -19,6 +19,8 @@ from allele_mlflow.queue import layout
 from allele_mlflow.records import AnyEvent, Event
 
 READ_BYTES = 256 << 10
+#: Damaged ranges that are told of one by one.
+MAX_RANGES = 20
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(AnyEvent)
@@ -59,13 +61,15 @@ class EventReader:
     """
     Reads frames from an offset on; skips what is damaged and counts it.
 
-    `skipped_bytes` are bytes that were no frame. Not thread-safe.
+    `skipped_bytes` are bytes that were no frame, `skipped_ranges` the first of them as begin and
+    end. Not thread-safe.
     """
 
     def __init__(self, path: Path, offset: int = 0) -> None:
         self.path = path
         self.offset = offset
         self.skipped_bytes = 0
+        self.skipped_ranges: list[tuple[int, int]] = []
 
     def read(self, *, limit: int, is_final: bool = False) -> list[EventFrame]:
         """
@@ -115,6 +119,8 @@ class EventReader:
             return None
         following = end if following is None else following
         self.skipped_bytes += following - self.offset
+        if len(self.skipped_ranges) < MAX_RANGES:
+            self.skipped_ranges.append((self.offset, following))
         self.offset = following
         return EventFrame(_DAMAGED, following)
 

@@ -66,13 +66,14 @@ class SegmentReader:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             header = os.pread(self._descriptor, layout.SEGMENT_HEADER.size, 0)
-            size = min(
-                layout.check_segment_header(header, str(path)), os.fstat(self._descriptor).st_size
-            )
+            promised = layout.check_segment_header(header, str(path))
+            size = min(promised, os.fstat(self._descriptor).st_size)
         except BaseException:
             os.close(self._descriptor)
             raise
-        self.slot_count = (size - layout.HEADER_BYTES) // self._slot_bytes
+        #: What is missing at its end, in words; a segment is published whole.
+        self.damage = f"{path}: {size} of {promised} bytes" if size < promised else None
+        self.slot_count = max(0, size - layout.HEADER_BYTES) // self._slot_bytes
         self.next = min(position.next, self.slot_count)
         self.open = {slot for slot in position.open if slot < self.slot_count}
         self._fruitless = 0

@@ -307,7 +307,11 @@ class StreamReader:
         """
         What could not be read, in words.
         """
-        return self._segments.damage
+        log = self._events
+        skipped = [
+            f"{log.path}: bytes {begin} to {end} are no event" for begin, end in log.skipped_ranges
+        ]
+        return self._segments.damage + skipped
 
     @property
     def damaged_files(self) -> list[str]:
@@ -334,7 +338,7 @@ class StreamReader:
         try:
             return layout.decode_stream_page(path.read_bytes(), str(path))
         except (FileNotFoundError, NotADirectoryError, QueueFormatError) as exc:
-            self.damage.append(str(exc))
+            self._segments.damage.append(str(exc))
             return None
 
     def _look(self) -> None:
@@ -374,7 +378,7 @@ class StreamReader:
         if word.kind == layout.KIND_VOID:
             return
         name = self._keys.get(word.key_id) or self._name(word.key_id)
-        if name is None or word.kind > layout.KIND_PHASE_END:
+        if name is None or not layout.KIND_METRIC <= word.kind <= layout.KIND_PHASE_END:
             chunk.rejected.append(_unknown_key(timestamp_ns, word.key_id, repr(value)))
         elif word.kind == layout.KIND_METRIC:
             chunk.readings.append(Reading(name, value, timestamp_ns // 1_000_000, step))

@@ -216,6 +216,8 @@ class StreamSegments:
                 self.damaged_files.append(name)
                 self.damage.append(str(exc))
             return None
+        if segment.damage is not None and segment.damage not in self.damage:
+            self.damage.append(segment.damage)
         self._open[name] = segment
         return segment
 

@@ -4,6 +4,7 @@ The fakes that our own tests use, published for yours.
     FakeClock               a clock that moves when told to
     MemoryTracking          a `Tracking` in memory that keeps rows as MLflow's SQL stores do
     FlakyTracking, Fault    any `Tracking`, with faults by plan
+    FaultyProxy, HttpFault  a proxy before a real tracking server, with faults by plan
     assert_ledger_balanced  every record of a run is somewhere, exactly once
 
 `MemoryTracking` passes the same contract suite as the real store
@@ -11,6 +12,7 @@ The fakes that our own tests use, published for yours.
 """
 
 from allele_mlflow.testing.clock import FakeClock
+from allele_mlflow.testing.faulty_proxy import FaultyProxy, HttpFault, SeenRequest
 from allele_mlflow.testing.flaky_tracking import Fault, FaultPlan, FlakyTracking
 from allele_mlflow.testing.ledger import assert_ledger_balanced
 from allele_mlflow.testing.memory_tracking import (
@@ -24,10 +26,13 @@ __all__ = [
     "FakeClock",
     "Fault",
     "FaultPlan",
+    "FaultyProxy",
     "FlakyTracking",
+    "HttpFault",
     "MemoryExperiment",
     "MemoryRun",
     "MemoryTracking",
     "MetricRow",
+    "SeenRequest",
     "assert_ledger_balanced",
 ]

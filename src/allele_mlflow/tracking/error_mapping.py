@@ -13,7 +13,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 
+from allele_mlflow.clock import now_ns
 from allele_mlflow.errors import (
     ErrorKind,
     PermanentTrackingError,
@@ -256,13 +258,32 @@ def _dropped_answer(exc: BaseException) -> object | None:
 def _seconds(headers: object) -> float | None:
     read = getattr(headers, "get", None)
     value = read("Retry-After") if callable(read) else None
-    try:
-        seconds = float(value) if isinstance(value, str) else None
-    except (
-        ValueError
-    ):  # the other form is a date, which needs a clock that agrees with the server's
+    if not (callable(read) and isinstance(value, str)):
         return None
-    return seconds if seconds is not None and 0 <= seconds < float("inf") else None
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = _seconds_until(value, read("Date"))
+    return seconds if 0 <= seconds < float("inf") else None
+
+
+def _seconds_until(moment: str, answered_at: object) -> float:
+    """
+    Seconds from an answer to an HTTP date; NaN where it is none.
+
+    Both are of the server's clock, which need not agree with ours; ours is for a server that does
+    not say when it answered.
+    """
+    try:
+        until_s = parsedate_to_datetime(moment).timestamp()
+        from_s = (
+            parsedate_to_datetime(answered_at).timestamp()
+            if isinstance(answered_at, str)
+            else now_ns() / 1e9
+        )
+    except (ValueError, TypeError, OverflowError):
+        return float("nan")
+    return max(0.0, until_s - from_s)
 
 
 def _shown(exc: Exception, text: str) -> str:

@@ -254,7 +254,9 @@ def test_nothing_is_refused_while_opening(foreign: Exception, kind: ErrorKind) -
         ("0", 0.0),
         ("1.5", 1.5),
         (None, None),
-        ("Fri, 31 Dec 1999 23:59:59 GMT", None),
+        ("Fri, 31 Dec 1999 23:59:59 GMT", 0.0),
+        ("Fri, 99 Dec 1999 23:59:59 GMT", None),
+        ("tomorrow", None),
         ("-1", None),
         ("inf", None),
         ("nan", None),
@@ -271,6 +273,19 @@ def test_the_servers_wish_to_wait_is_found(header: str | None, wanted_s: float |
         mapped = map_error(foreign, doing="log_batch")
         assert isinstance(mapped, TransientTrackingError)
         assert mapped.retry_after_s == wanted_s
+
+
+def test_a_date_to_wait_for_is_read_by_the_servers_own_clock() -> None:
+    """
+    Retry-After as a date is so long after the answer's Date, whatever our own clock says.
+    """
+    headers = {
+        "Date": "Fri, 31 Dec 1999 23:59:59 GMT",
+        "Retry-After": "Sat, 01 Jan 2000 00:00:29 GMT",
+    }
+    mapped = map_error(HTTPError(429, headers), doing="log_batch")
+    assert isinstance(mapped, TransientTrackingError)
+    assert mapped.retry_after_s == 30.0
 
 
 def test_facts_tell_what_happened_and_survive_pickling() -> None:

@@ -5,11 +5,9 @@ The machine: clock, descriptors, endings, GPU, containers and batch jobs.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import math
 import os
 import resource
-import struct
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,19 +15,16 @@ from typing import NamedTuple
 
 from allele_mlflow.cli.checks.findings import Finding, good, note, warning
 from allele_mlflow.clock import now_boot_s, now_monotonic_s, now_ns, utc_iso
+from allele_mlflow.queue.locks import process_start_time
 from allele_mlflow.sampling.gpu import GpuProbe
 from allele_mlflow.settings import Settings
+from allele_mlflow.sidecar.process_end import ProcessWatch
 
 #: A step that shows in a chart; NTP slews by half a millisecond a second.
 CLOCK_STEP_S = 0.1
 #: Nothing of ours is older.
 EARLIEST_NS = 1_735_689_600 * 10**9  # 2025-01-01
 FEW_DESCRIPTORS = 1024
-
-# include/uapi/linux/pidfd.h
-_PIDFD_INFO_BYTES = 64
-_PIDFD_INFO_EXIT = 1 << 3
-_PIDFD_GET_INFO = 3 << 30 | _PIDFD_INFO_BYTES << 16 | 0xFF << 8 | 11
 
 _BATCH_VARIABLES = {
     "SLURM_JOB_ID": "a Slurm job",
@@ -126,21 +121,12 @@ def can_ask_for_endings() -> bool:
     Whether PIDFD_GET_INFO tells of a process that has ended; tried on one.
     """
     process = subprocess.Popen(["/bin/sh", "-c", "kill -9 $$"], stderr=subprocess.DEVNULL)
+    watch = ProcessWatch(process.pid, process_start_time(process.pid) or 0)
+    process.wait()
     try:
-        descriptor = os.pidfd_open(process.pid)
-    except (OSError, AttributeError):
-        process.wait()
-        return False
-    try:
-        process.wait()
-        info = bytearray(_PIDFD_INFO_BYTES)
-        struct.pack_into("<Q", info, 0, _PIDFD_INFO_EXIT)
-        fcntl.ioctl(descriptor, _PIDFD_GET_INFO, info)
-        return bool(struct.unpack_from("<Q", info)[0] & _PIDFD_INFO_EXIT)
-    except OSError:
-        return False
+        return watch.find_end() is not None
     finally:
-        os.close(descriptor)
+        watch.close()
 
 
 def check_gpu(environ: Mapping[str, str], root: Path = Path("/")) -> Finding:

@@ -251,7 +251,7 @@ def judge_sidecar(sidecar: SidecarSeen) -> Finding:
     """
     who = f"sidecar {sidecar.name}" + (f" (pid {sidecar.pid})" if sidecar.pid else "")
     if sidecar.age_s is not None and sidecar.age_s > SILENT_AFTER_S:
-        remedy = f"kill {sidecar.pid}; the next run, or `allele-mlflow sync`, goes on in its place"
+        remedy = "`allele-mlflow stop`; the next run, or `allele-mlflow sync`, goes on in its place"
         return warning("sidecar", f"{who} has been silent for {sidecar.age_s:.0f} s", remedy)
     if sidecar.last_error:
         remedy = "see the checks of mlflow and store; it tries again by itself"

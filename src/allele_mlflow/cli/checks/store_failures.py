@@ -46,6 +46,20 @@ _BY_TEXT: tuple[tuple[str, Callable[[str], str]], ...] = (
         lambda store: f"{store} answers too late: look at it, and at a proxy in between",
     ),
     (
+        r"not in a valid JSON format",
+        lambda store: (
+            f"it is not MLflow that answers at {store}, perhaps a login page: correct "
+            "ALLELE_MLFLOW_TRACKING_URI, or log in"
+        ),
+    ),
+    (
+        r"maintenance mode",
+        lambda store: (
+            "this MLflow has given up stores of files: set "
+            "ALLELE_MLFLOW_TRACKING_URI=sqlite:///mlflow.db (`mlflow migrate-filestore` moves runs)"
+        ),
+    ),
+    (
         r"certificate|SSLError",
         lambda store: (
             "set REQUESTS_CA_BUNDLE to the authority's certificate, or "

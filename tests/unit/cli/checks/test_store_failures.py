@@ -33,6 +33,11 @@ UPLOADED = ProbeStep(step="artifact")
         ({"error": "[Errno 111] Connection refused"}, "nobody listens at http://store"),
         ({"error": "[Errno -2] Name or service not known"}, "has no address"),
         ({"error": "Read timed out. (read timeout=5)"}, "answers too late"),
+        ({"error": "the response body was not in a valid JSON format"}, "not MLflow that answers"),
+        (
+            {"error": "The filesystem tracking backend is in maintenance mode"},
+            "sqlite:///mlflow.db",
+        ),
         ({"error": "certificate verify failed"}, "REQUESTS_CA_BUNDLE"),
         ({"error": "No module named 'psycopg2'"}, "needs its driver"),
         ({"error": "x", "schema": "newer"}, "pip install --upgrade mlflow-skinny"),

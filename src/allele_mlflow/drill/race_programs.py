@@ -1,19 +1,17 @@
 """
-Programs of many processes or many runs, for the drills of `crowd`.
+Programs of many processes or many runs, for the drills of `races`.
 
-Run as `python -m allele_mlflow.drill.crowd_programs RETURNED_FILE NAME [options]`; see `programs`.
+Run as `python -m allele_mlflow.drill.race_programs RETURNED_FILE NAME [options]`; see `programs`.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 import random
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from allele_mlflow import run_logger, run_phase
 from allele_mlflow.clock import now_monotonic_s, now_ns, pause_s
 from allele_mlflow.drill.programs import PATIENCE_S, ROUNDS, announce, log_rounds
 from allele_mlflow.drill.workload import (
@@ -25,8 +23,7 @@ from allele_mlflow.drill.workload import (
     word_offset,
 )
 from allele_mlflow.logger import attach, start_logger
-from allele_mlflow.queue import stream_files, writer
-from allele_mlflow.settings import publish_variable
+from allele_mlflow.sidecar.__main__ import main as sidecar_main
 
 HOUR_NS = 3_600_000_000_000
 #: A sidecar leaves within this time of its last run's end.
@@ -98,22 +95,6 @@ def in_a_row(counts: Path, options: Sequence[str]) -> None:
         pause_s(chance.uniform(0.0, LEAVING_S))
 
 
-def flood(counts: Path, options: Sequence[str]) -> None:
-    """
-    So many processes log so many readings each into one run.
-    """
-    processes, readings = int(options[0]), int(options[1])
-    with start_logger("drill") as log:
-        announce(log)
-
-        def work(row: int) -> None:
-            with attach() as attached:
-                log_rounds(attached, open_counts(counts), row, readings // METRICS_PER_ROUND)
-
-        failed = await_each(fork_each(range(processes), work))
-    sys.exit(failed)
-
-
 def stepless(counts: Path, options: Sequence[str]) -> None:
     """
     Four processes log readings without steps under one key; no sidecar starts before the gate.
@@ -135,52 +116,28 @@ def stepless(counts: Path, options: Sequence[str]) -> None:
     sys.exit(failed)
 
 
-def clock_set_back(counts: Path, options: Sequence[str]) -> None:
+def sidecar_of_other_times(counts: Path, options: Sequence[str]) -> None:
     """
-    In the middle of the run the clock goes back by an hour.
+    A sidecar whose clock goes back by an hour, and forth again, every second.
     """
-    mapped: mmap.mmap = open_counts(counts)
-    with start_logger("drill") as log:
-        announce(log)
-        log_rounds(log, mapped, 0)
-        log_rounds(log, mapped, 1)
-        _set_clock_back()
-        log_rounds(log, mapped, 2)
-        with log.phase("after"):
-            log.param("after", 1)
 
-
-def _set_clock_back() -> None:
     def stepped_ns() -> int:
-        return now_ns() - HOUR_NS
+        return now_ns() - HOUR_NS * (int(2 * now_monotonic_s()) % 2)
 
-    for module in (writer, run_logger, run_phase, stream_files):
-        if hasattr(module, "now_ns"):
-            setattr(module, "now_ns", stepped_ns)  # noqa: B010 - of a module that only imports it
-
-
-def with_secrets(counts: Path, options: Sequence[str]) -> None:
-    """
-    A producer with credentials of its own.
-    """
-    for option in options:
-        name, _, value = option.partition("=")
-        publish_variable(name, value)
-    with start_logger("drill") as log:
-        announce(log)
-        log_rounds(log, open_counts(counts), 0)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("allele_mlflow.") and getattr(module, "now_ns", None) is now_ns:
+            setattr(module, "now_ns", stepped_ns)  # noqa: B010 - of modules that only import it
+    sys.argv[1:] = options
+    sidecar_main()
 
 
 PROGRAMS: dict[str, Callable[[Path, Sequence[str]], None]] = {
     "producers": producers,
     "in-a-row": in_a_row,
-    "flood": flood,
     "stepless": stepless,
-    "clock-set-back": clock_set_back,
-    "with-secrets": with_secrets,
+    "sidecar-of-other-times": sidecar_of_other_times,
 }
 
 if __name__ == "__main__":
-    if sys.argv[2] != "flood":
-        use_small_segments()
+    use_small_segments()
     PROGRAMS[sys.argv[2]](Path(sys.argv[1]), sys.argv[3:])
