@@ -126,19 +126,20 @@ def new_database(place: Place) -> Trial:
     place.kill_sidecars()
     usual, path = place.tracking_uri, place.folder / f"new-{spool.new_uid()}.db"
     place.tracking_uri = f"sqlite:///{path}"
+    client = place.start_python("-c", THEIR_CLIENT, place.tracking_uri)
     try:
-        client = place.start_python("-c", THEIR_CLIENT, place.tracking_uri)
         pause_s(place.chance.uniform(0.0, 1.0))
         program = place.start("--rounds", "20", "--mixed")
         program.await_start()
         program.await_end()
-        client.communicate(timeout=120.0)
+        wait_for(lambda: client.poll() is not None, "the user's client")
         code = client.returncode
         problems = [] if code == 0 else [f"the user's client ended with code {code}"]
         trial = compare(place, [program], status="FINISHED", ended_by=("close",))
         return with_problems(trial, problems)
     finally:
         client.kill()
+        client.communicate()
         place.kill_sidecars()
         place.tracking_uri = usual
 
