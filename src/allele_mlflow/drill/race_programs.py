@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,11 +24,16 @@ from allele_mlflow.drill.workload import (
     word_offset,
 )
 from allele_mlflow.logger import attach, start_logger
+from allele_mlflow.queue.locks import is_locked
+from allele_mlflow.settings import Settings
+from allele_mlflow.sidecar import launch
 from allele_mlflow.sidecar.__main__ import main as sidecar_main
+from allele_mlflow.sidecar.profile import lock_path
+from allele_mlflow.sidecar.worker import SharedTracking
 
 HOUR_NS = 3_600_000_000_000
-#: A sidecar leaves within this time of its last run's end.
-LEAVING_S = 0.3
+#: How long a sidecar that is about to leave still holds its lock, for it takes but a moment.
+LEAVING_S = 0.2
 CROWD_ROUNDS = 2
 
 
@@ -80,7 +86,8 @@ def in_a_row(counts: Path, options: Sequence[str]) -> None:
     """
     Start runs one after another, each at about the moment when the sidecar of the last one leaves.
     """
-    number, chance, mapped = int(options[0]), random.Random(options[1]), open_counts(counts)
+    number, chance, mapped = int(options[0]), random.Random(options[2]), open_counts(counts)
+    launch.ensure_sidecar = _ensure_slow_sidecar
     for row in range(number):
         log = start_logger("drill", run_uid=f"{options[1]}-{row}")
         if not row:
@@ -92,7 +99,35 @@ def in_a_row(counts: Path, options: Sequence[str]) -> None:
             if now_monotonic_s() > deadline_s:
                 sys.exit(1)
             pause_s(0.005)
-        pause_s(chance.uniform(0.0, LEAVING_S))
+        pause_s(chance.uniform(0.0, 2 * LEAVING_S))
+
+
+def _ensure_slow_sidecar(scope: Path, profile: str, settings: Settings) -> bool:
+    if is_locked(lock_path(scope, profile)):
+        return False
+    program = ("-P", "-m", "allele_mlflow.drill.race_programs", "", "sidecar-that-lingers")
+    subprocess.Popen(
+        [sys.executable, *program, "--scope", str(scope), "--profile", profile],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    return True
+
+
+def sidecar_that_lingers(counts: Path, options: Sequence[str]) -> None:
+    """
+    A sidecar that has looked for runs for the last time, and keeps its lock for a while.
+    """
+    close = SharedTracking.close
+
+    def close_slowly(tracking: SharedTracking) -> None:
+        close(tracking)
+        pause_s(LEAVING_S)
+
+    setattr(SharedTracking, "close", close_slowly)  # noqa: B010 - of another's class
+    sys.argv[1:] = options
+    sidecar_main()
 
 
 def stepless(counts: Path, options: Sequence[str]) -> None:
@@ -135,6 +170,7 @@ PROGRAMS: dict[str, Callable[[Path, Sequence[str]], None]] = {
     "producers": producers,
     "in-a-row": in_a_row,
     "stepless": stepless,
+    "sidecar-that-lingers": sidecar_that_lingers,
     "sidecar-of-other-times": sidecar_of_other_times,
 }
 

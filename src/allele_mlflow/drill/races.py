@@ -98,7 +98,8 @@ def start_while_it_leaves(place: Place, *, runs: int) -> Trial:
     Runs start at about the moment when the sidecar leaves: none is stranded.
     """
     name = f"row-{spool.new_uid()}"
-    program = start(place, "in-a-row", str(runs), name, rows=runs, idle_timeout_s=0)
+    seed = str(place.chance.getrandbits(32))  # a run's uid is never from there: stores are kept
+    program = start(place, "in-a-row", str(runs), name, seed, rows=runs, idle_timeout_s=0)
     program.await_start()
     code = program.await_end()
     if code:
