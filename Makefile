@@ -22,7 +22,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: help demo ui drill test test-deep test-floor check format docs bench bench-whole bench-sidecar \
-	bench-outage clean
+	bench-outage bench-recovery clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -79,6 +79,9 @@ bench-sidecar: $(FOR_DEMO) ## the wait at close, the idle sidecar, its memory un
 
 bench-outage: $(FOR_DEMO) ## what a benchmark notices of a store that is away
 	@$(BIN)/python benchmarks/outage.py
+
+bench-recovery: $(FOR_DEMO) ## how soon a sync of a million records sends, and its memory
+	@$(BIN)/python benchmarks/recovery.py
 
 clean: ## remove what make made: environments, caches, demo/
 	@rm -rf $(VENV) $(VENV)-floor demo drill build dist .mypy_cache .ruff_cache .pytest_cache \

@@ -63,19 +63,15 @@ class FakedDisk:
 
     def forbid_writing(self, folder: Path) -> None:
         """
-        See `SmallDisk`; without mounts one is not root, for whom modes mean nothing.
+        See `SmallDisk`; of the whole disk.
         """
-        for above, _, _ in os.walk(folder):
-            os.chmod(above, 0o500)
+        lock_of(self.path).touch()
 
     def allow_writing(self, folder: Path) -> None:
         """
         See `SmallDisk`.
         """
-        os.chmod(folder, 0o700)
-        for above, names, _ in os.walk(folder):
-            for name in names:
-                os.chmod(os.path.join(above, name), 0o700)
+        lock_of(self.path).unlink(missing_ok=True)
 
     def close(self) -> None:
         """
@@ -94,6 +90,13 @@ def control_of(path: Path) -> Path:
     The file that says how many bytes all files of a faked disk may take.
     """
     return path.with_name(f"{path.name}.{CONTROL}")
+
+
+def lock_of(path: Path) -> Path:
+    """
+    The file that makes a faked disk read-only while it is there.
+    """
+    return path.with_name(f"{path.name}.read-only")
 
 
 def used_bytes(path: Path) -> int:
@@ -125,7 +128,17 @@ class _Fake(NamedTuple):
         if limit is not None and used_bytes(self.path) + size_bytes > limit:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    def check_writable(self) -> None:
+        """
+        Raises OSError where the disk is read-only.
+        """
+        if lock_of(self.path).exists():
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
     def limit(self) -> int | None:
+        """
+        Bytes that the disk holds; None where nobody says so.
+        """
         try:
             return int(control_of(self.path).read_bytes())
         except (OSError, ValueError):
@@ -172,14 +185,27 @@ def install(path: str) -> None:
         setattr(os, name, wrapped)
 
     def of_open(file: Any, flags: int, *_: Any, **__: Any) -> int | None:
-        is_new = bool(flags & os.O_CREAT) and fake.holds(file) and not os.path.exists(file)
-        return PAGE_BYTES if is_new else None
+        if not flags & (os.O_CREAT | os.O_WRONLY | os.O_RDWR) or not fake.holds(file):
+            return None
+        fake.check_writable()
+        return PAGE_BYTES if flags & os.O_CREAT and not os.path.exists(file) else None
+
+    def of_name(path: Any, *_: Any, **__: Any) -> int | None:
+        if fake.holds(path):
+            fake.check_writable()
+        return None
+
+    def of_mkdir(path: Any, *_: Any, **__: Any) -> int | None:
+        of_name(path)
+        return PAGE_BYTES if fake.holds(path) else None
 
     wrap("posix_fallocate", lambda fd, at, n: new_bytes(fd, at, n) if fake.holds(fd) else None)
     wrap("pwrite", lambda fd, data, at: new_bytes(fd, at, len(data)) if fake.holds(fd) else None)
     wrap("write", lambda fd, data: len(data) if fake.holds(fd) else None)
     wrap("open", of_open)
-    wrap("mkdir", lambda path, *_, **__: PAGE_BYTES if fake.holds(path) else None)
+    wrap("mkdir", of_mkdir)
+    for name in ("link", "rename", "replace", "unlink", "rmdir"):
+        wrap(name, of_name)
     original_statvfs = os.statvfs
 
     def statvfs(path: Any) -> os.statvfs_result:
