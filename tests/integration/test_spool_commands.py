@@ -274,20 +274,6 @@ def test_status_starts_no_sidecar_for_others(
     assert not list(run.parent.parent.glob("sidecar-*"))
 
 
-def test_status_leaves_other_scopes_alone(tmp_path: Path, sqlite_store: str) -> None:
-    """
-    What another boot or host has left is not this one's to serve by its process ids.
-    """
-    run = leave_killed_run(tmp_path, sqlite_store)
-    scope = run.parent.parent
-    other = scope.with_name("another-000000000000")
-    scope.rename(other)
-    seen = run_command("status", str(tmp_path / "spool"), "--json", folder=tmp_path)
-    (found,) = json.loads(seen.stdout)["runs"]
-    assert found["starting"] is False
-    assert not list(other.glob("sidecar-*"))
-
-
 def test_status_leaves_a_living_benchmark_alone(tmp_path: Path, sqlite_store: str) -> None:
     """
     A benchmark that runs sees to its own sidecar.
