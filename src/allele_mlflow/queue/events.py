@@ -19,6 +19,8 @@ from allele_mlflow.queue import layout
 from allele_mlflow.records import AnyEvent, Event
 
 READ_BYTES = 256 << 10
+#: Ranges of damage that are told one by one; what follows makes the last one longer.
+MAX_RANGES = 20
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(AnyEvent)
@@ -57,15 +59,16 @@ def append_event(descriptor: int, event: Event) -> None:
 
 class EventReader:
     """
-    Reads frames from an offset on; skips what is damaged and counts it.
+    Reads frames from an offset on; skips what is damaged and counts it. Not thread-safe.
 
-    `skipped_bytes` are bytes that were no frame. Not thread-safe.
+    `skipped_bytes` are bytes that were no frame, `skipped` where they stand, as (start, end).
     """
 
     def __init__(self, path: Path, offset: int = 0) -> None:
         self.path = path
         self.offset = offset
         self.skipped_bytes = 0
+        self.skipped: list[tuple[int, int]] = []
 
     def read(self, *, limit: int, is_final: bool = False) -> list[EventFrame]:
         """
@@ -103,7 +106,8 @@ class EventReader:
             if magic == layout.FRAME_MAGIC and length <= layout.FRAME_MAX_BYTES:
                 if start + length <= end:
                     payload = os.pread(descriptor, length, start)
-                    if len(payload) == length and zlib.crc32(payload) == crc:
+                    # zeros have the checksum of nothing
+                    if payload and len(payload) == length and zlib.crc32(payload) == crc:
                         self.offset = start + length
                         return EventFrame(_decode(payload), self.offset)
                 elif not is_final and self._find_magic(descriptor, self.offset + 1, end) is None:
@@ -115,6 +119,11 @@ class EventReader:
             return None
         following = end if following is None else following
         self.skipped_bytes += following - self.offset
+        last = self.skipped[-1] if self.skipped else None
+        if last is not None and (last[1] == self.offset or len(self.skipped) == MAX_RANGES):
+            self.skipped[-1] = (last[0], following)
+        else:
+            self.skipped.append((self.offset, following))
         self.offset = following
         return EventFrame(_DAMAGED, following)
 
