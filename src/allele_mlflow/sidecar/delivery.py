@@ -526,7 +526,8 @@ class RunDelivery:
         state.ledger = self.reader.ledger(is_exact=is_exact)
         samplers = {s.stream_id for s in self.reader.streams.values() if s.is_sampler}
         state.ledger.add(self.plan.uncommitted(leaving_out=samplers))
-        state.damage = list(dict.fromkeys([*state.damage, *self.reader.damage()]))
+        damage = (*state.damage, *self.reader.damage(), *self.files.damage)
+        state.damage = list(dict.fromkeys(damage))
         state.sidecar_pid = os.getpid()
         state.lag_s = now_s - self._caught_up_s
         if len(self._rates) == RATE_CALLS:  # the first calls are slow, and tell nothing
