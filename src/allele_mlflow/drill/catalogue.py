@@ -12,13 +12,13 @@ from contextlib import closing
 from pathlib import Path
 
 from allele_mlflow.clock import now_monotonic_s
-from allele_mlflow.drill import kills
+from allele_mlflow.drill import damage, kills
 from allele_mlflow.drill.place import OverdueError, opened_place
 from allele_mlflow.drill.trial import Drill, NotHereError, Tally, Trial
 from allele_mlflow.errors import AlleleMlflowError
 from allele_mlflow.tracking.schema import prepare_schema
 
-DRILLS: tuple[Drill, ...] = (*kills.DRILLS,)
+DRILLS: tuple[Drill, ...] = (*kills.DRILLS, *damage.DRILLS)
 
 #: Called when a drill began, went on, or ended.
 Watch = Callable[[Drill, Tally], None]
