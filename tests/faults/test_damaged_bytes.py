@@ -24,7 +24,7 @@ import pytest
 from allele_mlflow.cli.exit_codes import ExitCode
 from allele_mlflow.cli.spools import spooled_runs
 from allele_mlflow.cli.sync_outcome import SyncOutcome
-from allele_mlflow.drill.damage import BATCH, attack, sum_up
+from allele_mlflow.drill.damage import BATCH, attack, attack_everywhere, sum_up
 from allele_mlflow.drill.mutation import mutate
 from allele_mlflow.drill.sample_run import (
     SampleRun,
@@ -81,6 +81,14 @@ def test_damaged_spools(tmp_path: Path, sample: SampleRun, mutations: int, chunk
         assert not trial.problems, "\n".join(trial.problems[:5])
         assert (trial.lost, trial.duplicated) == (0, 0)
         assert trial.accepted == count * len(sample.items)
+
+
+def test_damage_everywhere_at_once(tmp_path: Path, sample: SampleRun, mutations: int) -> None:
+    """Damage in several files of a run is survived as well: it is delivered to its end, in time."""
+    for start in range(0, mutations, BATCH):
+        count = min(BATCH, mutations - start)
+        problems = attack_everywhere(tmp_path / "spool", sample, seed=SEED + start, count=count)
+        assert not problems, "\n".join(problems[:5])
 
 
 def make_stream(tmp_path: Path) -> Path:

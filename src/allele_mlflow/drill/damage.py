@@ -30,6 +30,7 @@ from allele_mlflow.drill.sample_run import (
 )
 from allele_mlflow.drill.trial import Drill, Trial
 from allele_mlflow.queue import layout, spool
+from allele_mlflow.queue.run_reader import count_ledger
 from allele_mlflow.records import RunEnded, RunSpec, RunState, StreamEnded
 from allele_mlflow.testing.memory_tracking import MemoryRun, MemoryTracking
 
@@ -87,6 +88,7 @@ def attack(folder: Path, sample: SampleRun, *, seed: int, count: int) -> list[Ve
             name = _choose_file(sample.mutable, chance)
             damage = Damage(run_uid, name, mutate(files[name], chance))
             write_sparse(scope / spool.RUNS / run_uid / name, damage.mutated.data)
+            count_ledger(scope / spool.RUNS / run_uid)  # as `status` does, which must not raise
             damages.append(damage)
         failed, overdue = deliver(scope, tracking, deadline_s=BATCH_DEADLINE_S / 2)
         verdicts = []
@@ -98,6 +100,30 @@ def attack(folder: Path, sample: SampleRun, *, seed: int, count: int) -> list[Ve
                 verdict.problems.append(f"{damage}: {failed[damage.run_uid]}")
             verdicts.append(verdict)
         return verdicts
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def attack_everywhere(folder: Path, sample: SampleRun, *, seed: int, count: int) -> list[str]:
+    """
+    Damage several files of each copy; what went wrong besides losses, which nobody could tell then.
+    """
+    chance = random.Random(seed)
+    scope = spool.open_scope(folder / "spool")
+    tracking = MemoryTracking()
+    try:
+        for number in range(count):
+            files = sample.copy_to(scope, f"run-{number}", tracking)
+            several = [name for name in sample.mutable if name != spool.RUN_FILE]
+            for name in chance.sample(several, chance.randint(2, 8)):
+                data = mutate(files[name], chance).data
+                write_sparse(scope / spool.RUNS / f"run-{number}" / name, data)
+        failed, overdue = deliver(scope, tracking, deadline_s=BATCH_DEADLINE_S / 2)
+        problems = [f"{name}: {text}" for name, text in failed.items()]
+        problems += [f"{name}: not delivered in time" for name in sorted(overdue)]
+        done = {path.name for path in (scope / spool.DONE).iterdir()}
+        left = {f"run-{number}" for number in range(count)} - done
+        return problems + [f"{name}: left behind" for name in sorted(left)]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
