@@ -86,7 +86,8 @@ class LineFile:
                 except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
                     # of one that was cut short, JSON has nothing to say but that it ends too soon
                     is_whole = line.endswith(b"}") and b"check" in line[-20:]
-                    if is_whole or "truncated" not in str(exc):
+                    is_begun = line[:1] in (b"", b"{", b"\n")
+                    if is_whole or not is_begun or "truncated" not in str(exc):
                         self._damaged[start] = start + len(data)
             start += len(data)
 
@@ -139,15 +140,25 @@ def _split(line: bytes) -> Iterator[bytes]:
     """
     start = 0
     for found in _checks.finditer(line):
-        first = line.find(b"{", start) if start else 0
-        yield from (
-            (line[start:first], line[first : found.end()])
-            if first > start
-            else (line[start : found.end()],)
-        )
+        first = _find_start(line, start, found)
+        if first > start:
+            yield line[start:first]
+        yield line[first : found.end()]
         start = found.end()
     if start < len(line) or not start:
         yield line[start:]
+
+
+def _find_start(line: bytes, start: int, found: re.Match[bytes]) -> int:
+    """
+    Where the document begins that a check belongs to; `start` where none checks.
+    """
+    first, crc = start, int(found[1])
+    while 0 <= first <= found.start():
+        if zlib.crc32(line[first : found.start(1)]) == crc:
+            return first
+        first = line.find(b'{"', first + 1)
+    return start
 
 
 def _verify(line: bytes) -> None:

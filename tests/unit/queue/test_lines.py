@@ -87,3 +87,22 @@ def test_places_of_damage_are_few(tmp_path: Path) -> None:
     assert list(file.read(Line)) == []
     assert len(file.damage) == MAX_PLACES
     assert file.damage[-1].endswith(" to 2000")
+
+
+def test_line_that_begins_in_the_middle_is_damage(tmp_path: Path) -> None:
+    """What a newline out of nowhere leaves behind it is no line that was cut short."""
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(b'{"number":1,"te\n"t\n')
+    file = LineFile(path)
+    assert list(file.read(Line)) == []
+    assert file.damage == [f"{path}: no lines of ours in bytes 16 to 19"]
+
+
+def test_damaged_end_of_a_line_costs_not_the_next(tmp_path: Path) -> None:
+    """Where the newline is gone with the end of a line, the line behind it is read all the same."""
+    path = tmp_path / "lines.jsonl"
+    first, second, third = write(path).splitlines(keepends=True)
+    path.write_bytes(first[:-9] + bytes(9) + second + third)
+    file = LineFile(path)
+    assert list(file.read(Line)) == LINES[1:]
+    assert len(file.damage) == 1
