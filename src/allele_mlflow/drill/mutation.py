@@ -117,13 +117,15 @@ def _place(data: bytearray, chance: random.Random) -> int:
     """
     A place in the file, mostly where there is something.
     """
-    place = chance.randrange(len(data))
-    for _ in range(200 if chance.random() < 0.9 else 0):
-        start = place // GRAIN_BYTES * GRAIN_BYTES
-        if any(data[start : start + GRAIN_BYTES]):
-            break
-        place = chance.randrange(len(data))
-    return place
+    grains = [
+        start
+        for start in range(0, len(data), GRAIN_BYTES)
+        if any(data[start : start + GRAIN_BYTES])
+    ]
+    if not grains or chance.random() < 0.1:
+        return chance.randrange(len(data))
+    start = chance.choice(grains)
+    return chance.randrange(start, min(start + GRAIN_BYTES, len(data)))
 
 
 def _block(data: bytearray, chance: random.Random) -> tuple[int, int]:
