@@ -82,6 +82,9 @@ def pause_s(seconds: float) -> None:
 
 def utc_iso(timestamp_ns: int) -> str:
     """
-    A wall-clock time as ISO 8601 in UTC with milliseconds.
+    A wall-clock time as ISO 8601 in UTC with milliseconds; one that no calendar has, as the
+    nearest that we write.
     """
-    return datetime.fromtimestamp(timestamp_ns / 1e9, tz=UTC).isoformat(timespec="milliseconds")
+    # 64 bits of nanoseconds end in the years 1677 and 2262, but a damaged file may say anything
+    kept_ns = min(max(timestamp_ns, -(1 << 63)), (1 << 63) - 1)
+    return datetime.fromtimestamp(kept_ns / 1e9, tz=UTC).isoformat(timespec="milliseconds")

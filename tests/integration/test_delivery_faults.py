@@ -183,6 +183,26 @@ async def test_run_that_cannot_be_opened_keeps_nobody(
     assert_all_there(run, tracking)
 
 
+async def test_damaged_description_keeps_nobody(tmp_path: Path) -> None:
+    """A run whose description is no text any more is left, and ends neither the sidecar nor the
+    other runs.
+    """
+    bad, bad_writer = start_run(tmp_path, "bad")
+    end_run(bad_writer)
+    data = (bad / spool.RUN_FILE).read_bytes()
+    data = data[: -spool.CHECK_BYTES].replace(b"bad", b"\xb8ad")  # as from before there were checks
+    (bad / spool.RUN_FILE).write_bytes(data)
+    run, writer = start_run(tmp_path, "good")
+    log_everything(writer)
+    end_run(writer)
+    tracking = MemoryTracking()
+    worker = make_worker(run, tracking)
+    await serve(worker)
+    assert_all_there(run, tracking)
+    assert bad.exists()
+    assert not worker.failures
+
+
 async def test_artifact_copy_stays_until_the_cursor_says_so(tmp_path: Path) -> None:
     """A full disk keeps the cursor from being written: the copy waits for who sends it again."""
     run, writer = start_run(tmp_path)

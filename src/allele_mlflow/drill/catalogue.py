@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 from allele_mlflow.clock import now_monotonic_s
-from allele_mlflow.drill import crowd, disks, interrupts, kills, leaving, races, servers
+from allele_mlflow.drill import crowd, damage, disks, interrupts, kills, leaving, races, servers
 from allele_mlflow.drill.place import OverdueError, opened_place
 from allele_mlflow.drill.trial import Drill, NotHereError, Tally, Trial
 from allele_mlflow.errors import AlleleMlflowError
@@ -27,6 +27,7 @@ DRILLS: tuple[Drill, ...] = (
     *races.DRILLS,
     *servers.DRILLS,
     *disks.DRILLS,
+    *damage.DRILLS,
 )
 
 #: Called when a drill began, went on, or ended.

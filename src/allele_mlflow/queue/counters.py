@@ -15,6 +15,8 @@ from typing import NoReturn
 from allele_mlflow.queue import layout
 from allele_mlflow.records import COUNTED_REASONS, Ledger
 
+#: Nobody counts so far; a larger number is damage, and sums of such would fit nowhere.
+MOST_COUNTED = 1 << 48
 _INDEX = {reason: index for index, reason in enumerate(COUNTED_REASONS)}
 
 
@@ -136,14 +138,28 @@ class SharedSum:
 
 def read_counters(page: bytes) -> Ledger:
     """
-    The counts in a stream page, as the rejected and dropped parts of a ledger.
+    The counts in a stream page, as the rejected and dropped parts of a ledger; what can be no count
+    is left out.
     """
     ledger = Ledger()
     if len(page) < layout.COUNTERS_OFFSET + layout.COUNTERS.size:
         return ledger
     words = layout.COUNTERS.unpack_from(page, layout.COUNTERS_OFFSET)
     for reason, number in zip(COUNTED_REASONS, words, strict=True):
-        if number:
+        if 0 < number <= MOST_COUNTED:
             outcome, _, name = reason.partition(".")
             (ledger.rejected if outcome == "rejected" else ledger.dropped)[name] = number
     return ledger
+
+
+def find_counter_damage(page: bytes) -> str | None:
+    """
+    What is wrong with the counts in a stream page, in words; None where nothing is to be seen.
+    """
+    end = layout.COUNTERS_OFFSET + layout.COUNTERS.size
+    if len(page) < end:
+        return f"cut short, bytes {len(page)} to {layout.PAGE_BYTES} are gone"
+    words = layout.COUNTERS.unpack_from(page, layout.COUNTERS_OFFSET)
+    if max(words) > MOST_COUNTED:
+        return f"bytes {layout.COUNTERS_OFFSET} to {end}: a count of {max(words)} refused records"
+    return None

@@ -50,6 +50,8 @@ class CursorState(msgspec.Struct, kw_only=True):
     position: Position = Position()
     totals: Ledger = msgspec.field(default_factory=Ledger)
     is_finished: bool = False
+    #: What could not be read before `position`, in words.
+    damage: list[str] = []
 
 
 class CursorFile:
@@ -61,6 +63,8 @@ class CursorFile:
         self.path = path
         self._generation = 0
         self._descriptor = -1
+        #: Whether a slot that was written does not check: it may have been the newer one.
+        self.is_damaged = False
 
     def load(self) -> CursorState | None:
         """
@@ -74,11 +78,15 @@ class CursorFile:
         except (FileNotFoundError, NotADirectoryError):  # and nothing else: it would count anew
             return None
         best: CursorState | None = None
+        unread = 0
         for start in (0, layout.CURSOR_SLOT_BYTES):
             slot = data[start : start + layout.CURSOR_SLOT_BYTES]
             found = _decode_slot(slot)
+            unread += found is None
             if found is not None and found[0] > self._generation:
                 self._generation, best = found
+        # the first store is of one slot, every later one leaves two
+        self.is_damaged = any(data) if best is None else bool(unread) and self._generation > 1
         return best
 
     def store(self, state: CursorState) -> None:
@@ -96,6 +104,7 @@ class CursorFile:
                     position=_without_open(state.position),
                     totals=state.totals,
                     is_finished=state.is_finished,
+                    damage=state.damage,
                 )
             )
         generation = self._generation + 1

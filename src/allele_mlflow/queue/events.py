@@ -19,7 +19,7 @@ from allele_mlflow.queue import layout
 from allele_mlflow.records import AnyEvent, Event
 
 READ_BYTES = 256 << 10
-#: Damaged ranges that are told of one by one.
+#: Ranges of damage that are told one by one; what follows makes the last one longer.
 MAX_RANGES = 20
 
 _encoder = msgspec.msgpack.Encoder()
@@ -59,17 +59,16 @@ def append_event(descriptor: int, event: Event) -> None:
 
 class EventReader:
     """
-    Reads frames from an offset on; skips what is damaged and counts it.
+    Reads frames from an offset on; skips what is damaged and counts it. Not thread-safe.
 
-    `skipped_bytes` are bytes that were no frame, `skipped_ranges` the first of them as begin and
-    end. Not thread-safe.
+    `skipped_bytes` are bytes that were no frame, `skipped` where they stand, as (start, end).
     """
 
     def __init__(self, path: Path, offset: int = 0) -> None:
         self.path = path
         self.offset = offset
         self.skipped_bytes = 0
-        self.skipped_ranges: list[tuple[int, int]] = []
+        self.skipped: list[tuple[int, int]] = []
 
     def read(self, *, limit: int, is_final: bool = False) -> list[EventFrame]:
         """
@@ -107,7 +106,8 @@ class EventReader:
             if magic == layout.FRAME_MAGIC and length <= layout.FRAME_MAX_BYTES:
                 if start + length <= end:
                     payload = os.pread(descriptor, length, start)
-                    if len(payload) == length and zlib.crc32(payload) == crc:
+                    # zeros have the checksum of nothing
+                    if payload and len(payload) == length and zlib.crc32(payload) == crc:
                         self.offset = start + length
                         return EventFrame(_decode(payload), self.offset)
                 elif not is_final and self._find_magic(descriptor, self.offset + 1, end) is None:
@@ -119,8 +119,11 @@ class EventReader:
             return None
         following = end if following is None else following
         self.skipped_bytes += following - self.offset
-        if len(self.skipped_ranges) < MAX_RANGES:
-            self.skipped_ranges.append((self.offset, following))
+        last = self.skipped[-1] if self.skipped else None
+        if last is not None and (last[1] == self.offset or len(self.skipped) == MAX_RANGES):
+            self.skipped[-1] = (last[0], following)
+        else:
+            self.skipped.append((self.offset, following))
         self.offset = following
         return EventFrame(_DAMAGED, following)
 

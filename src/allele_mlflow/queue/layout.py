@@ -180,7 +180,8 @@ def check_segment_header(data: bytes, name: str) -> int:
     Size in bytes that the header promises.
 
     Raises:
-        QueueFormatError: not a segment, damaged, or of a newer format.
+        QueueFormatError: not a segment, damaged, or of a newer format, which `facts["version"]`
+            says then.
     """
     if len(data) < SEGMENT_HEADER.size or data[:8] != SEGMENT_MAGIC:
         raise QueueFormatError(f"{name}: not a segment", kind=ErrorKind.QUEUE_FORMAT, name=name)
@@ -195,6 +196,7 @@ def check_segment_header(data: bytes, name: str) -> int:
             f"this version reads up to format {SPOOL_FORMAT}",
             kind=ErrorKind.QUEUE_FORMAT,
             name=name,
+            version=version,
         )
     return int(segment_bytes)
 

@@ -2,12 +2,16 @@
 Files of one JSON document a line, appended to and read back.
 
 A line that was cut short (a kill, a full disk) is closed off before the next one, and passed over
-by who reads, as is one that does not say what is wanted.
+by who reads: its record comes again. One that is damaged is passed over too, and told of. The last
+pair of a line is the CRC-32 of everything before that number; one without is of a version that
+made none.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +24,10 @@ from allele_mlflow.queue import spool
 T = TypeVar("T")
 #: How long a file rests that could not be written.
 RETRY_S = 0.25
+CHECK_KEY = b'"check":'
+#: Places of damage that are told one by one; the last one reaches to the end of the rest.
+MAX_PLACES = 20
+_checks = re.compile(rb'[{,]"check":(\d+)}')
 
 
 class LineFile:
@@ -30,8 +38,11 @@ class LineFile:
     others, and are lost with the process, so no cursor may pass their records before.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_checked: bool = True) -> None:
         self.path = path
+        self._is_checked = is_checked
+        #: Bytes that were found to be no lines of ours, from where to where.
+        self._damaged: dict[int, int] = {}
         #: Lines appended by this object.
         self.appended_count = 0
         self._is_whole = False
@@ -51,7 +62,11 @@ class LineFile:
         """
         Append one document: plain data or a msgspec struct.
         """
-        self._unwritten.append(msgspec.json.encode(line) + b"\n")
+        data = msgspec.json.encode(line)
+        if self._is_checked and data.endswith(b"}"):
+            data = data[:-1] + (b"" if data == b"{}" else b",") + CHECK_KEY
+            data += b"%d}" % zlib.crc32(data)
+        self._unwritten.append(data + b"\n")
         self.appended_count += 1
         if now_monotonic_s() >= self._retry_at_s:
             self._write()
@@ -61,11 +76,30 @@ class LineFile:
         Every line that is one of these.
         """
         decoder = msgspec.json.Decoder(line_type)
+        start = 0
         for data in self._lines():
-            try:
-                yield decoder.decode(data)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
-                continue
+            for line in _split(data.rstrip(b"\n")) if self._is_checked else (data,):
+                try:
+                    if self._is_checked:
+                        _verify(line)
+                    yield decoder.decode(line)
+                except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+                    # of one that was cut short, JSON has nothing to say but that it ends too soon
+                    is_whole = line.endswith(b"}") and b"check" in line[-20:]
+                    is_begun = line[:1] in (b"", b"{", b"\n")
+                    if is_whole or not is_begun or "truncated" not in str(exc):
+                        self._damaged[start] = start + len(data)
+            start += len(data)
+
+    @property
+    def damage(self) -> list[str]:
+        """
+        What of the file could not be read so far, in words.
+        """
+        places = sorted(self._damaged.items())
+        if len(places) > MAX_PLACES:
+            places[MAX_PLACES - 1 :] = [(places[MAX_PLACES - 1][0], places[-1][1])]
+        return [f"{self.path}: no lines of ours in bytes {a} to {b}" for a, b in places]
 
     def _lines(self) -> Iterator[bytes]:
         try:
@@ -98,6 +132,39 @@ class LineFile:
                 return file.read(1) == b"\n"
         except FileNotFoundError:
             return True
+
+
+def _split(line: bytes) -> Iterator[bytes]:
+    """
+    The documents of a line: more than one where the end of a line was damaged.
+    """
+    start = 0
+    for found in _checks.finditer(line):
+        first = _find_start(line, start, found)
+        if first > start:
+            yield line[start:first]
+        yield line[first : found.end()]
+        start = found.end()
+    if start < len(line) or not start:
+        yield line[start:]
+
+
+def _find_start(line: bytes, start: int, found: re.Match[bytes]) -> int:
+    """
+    Where the document begins that a check belongs to; `start` where none checks.
+    """
+    first, crc = start, int(found[1])
+    while 0 <= first <= found.start():
+        if zlib.crc32(line[first : found.start(1)]) == crc:
+            return first
+        first = line.find(b'{"', first + 1)
+    return start
+
+
+def _verify(line: bytes) -> None:
+    found = _checks.search(line)
+    if found is not None and zlib.crc32(line[: found.start(1)]) != int(found[1]):
+        raise msgspec.DecodeError("the line does not check")
 
 
 def _private(path: str, flags: int) -> int:

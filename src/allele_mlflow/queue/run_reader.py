@@ -205,7 +205,8 @@ class RunReader:
         """
         What could not be read, in words.
         """
-        return [text for stream in self.streams.values() for text in stream.damage]
+        texts = [text for stream in self.streams.values() for text in stream.damage]
+        return [*texts, *self.uploads.damage]
 
     def producer_pids(self) -> dict[int, int]:
         """

@@ -10,12 +10,13 @@ elsewhere a pause lies between the two looks.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
 from allele_mlflow.clock import pause_s
+from allele_mlflow.errors import QueueFormatError
 from allele_mlflow.queue import layout
 from allele_mlflow.queue.cursor import SegmentPosition
 
@@ -26,6 +27,10 @@ LOOK_AHEAD = 64
 #: Every so many fruitless looks the whole rest of the segment is searched for records past a long
 #: hole.
 LONG_LOOK_EVERY = 16
+#: Kinds of the words in a metric segment.
+SLOT_KINDS = frozenset(
+    {layout.KIND_METRIC, layout.KIND_PHASE_BEGIN, layout.KIND_PHASE_END, layout.KIND_VOID}
+)
 
 
 class RawRecord(NamedTuple):
@@ -54,29 +59,57 @@ class SegmentReader:
     """
     The slots of one segment that have not been read yet. Not thread-safe.
 
+    A header that is damaged costs no record: name and size of the file say as much as it does. Of
+    such a file only what can be a record is one.
+
+    Args:
+        path: The segment.
+        position: How far it was read.
+        on_damage: Told in words what cannot be read, as often as it is met.
     Raises (on construction):
         OSError: the file cannot be opened.
-        QueueFormatError: it is no segment of ours.
+        QueueFormatError: it is of a newer format.
     """
 
-    def __init__(self, path: Path, position: SegmentPosition) -> None:
+    def __init__(
+        self,
+        path: Path,
+        position: SegmentPosition,
+        *,
+        on_damage: Callable[[str], None] = lambda text: None,
+    ) -> None:
         self.path = path
+        self._on_damage = on_damage
         self.is_series = path.name.startswith(layout.SERIES_LANE)
         self._slot_bytes = layout.PAGE_BYTES if self.is_series else layout.RECORD_BYTES
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            header = os.pread(self._descriptor, layout.SEGMENT_HEADER.size, 0)
-            promised = layout.check_segment_header(header, str(path))
-            size = min(promised, os.fstat(self._descriptor).st_size)
+            size = self._find_size()
         except BaseException:
             os.close(self._descriptor)
             raise
-        #: What is missing at its end, in words; a segment is published whole.
-        self.damage = f"{path}: {size} of {promised} bytes" if size < promised else None
-        self.slot_count = max(0, size - layout.HEADER_BYTES) // self._slot_bytes
+        self.slot_count, rest = divmod(max(0, size - layout.HEADER_BYTES), self._slot_bytes)
+        if self.is_series and rest >= layout.SERIES_VALUES_OFFSET:
+            self.slot_count += 1  # a page that was cut short: its values up to there are whole
         self.next = min(position.next, self.slot_count)
         self.open = {slot for slot in position.open if slot < self.slot_count}
         self._fruitless = 0
+
+    def _find_size(self) -> int:
+        size = os.fstat(self._descriptor).st_size
+        header = os.pread(self._descriptor, layout.SEGMENT_HEADER.size, 0)
+        self._is_doubtful = False
+        try:
+            promised = layout.check_segment_header(header, str(self.path))
+        except QueueFormatError as exc:
+            if "version" in exc.facts:
+                raise
+            self._is_doubtful = True
+            self._on_damage(str(exc))
+            return size
+        if size < promised:
+            self._on_damage(f"{self.path}: cut short, bytes {size} to {promised} are gone")
+        return min(size, promised)
 
     @property
     def position(self) -> SegmentPosition:
@@ -101,7 +134,10 @@ class SegmentReader:
             is_final: The writer is gone, so the whole rest is searched.
         """
         slots = self._ready_slots(limit, is_final=is_final)
-        return [RawRecord(*record) for run in _runs(slots) for record in self._payload(*run)]
+        records = [RawRecord(*record) for run in _runs(slots) for record in self._payload(*run)]
+        if self._is_doubtful:
+            return [record for record in records if record.word & 0xFF in SLOT_KINDS]
+        return records
 
     def pages(self, limit: int, *, is_final: bool) -> list[SeriesPage]:
         """
@@ -113,8 +149,18 @@ class SegmentReader:
             offset = layout.HEADER_BYTES + slot * layout.PAGE_BYTES
             data = os.pread(self._descriptor, layout.PAGE_BYTES, offset)
             timestamp_ns, first_step, size, word = layout.SERIES_HEAD.unpack_from(data)
-            size = min(size, layout.SERIES_PAGE_VALUES)
-            values = memoryview(data)[layout.SERIES_VALUES_OFFSET :].cast("d")[:size]
+            if word & 0xFF == layout.KIND_VOID:
+                continue
+            if not 1 <= size <= layout.SERIES_PAGE_VALUES:
+                end = offset + layout.PAGE_BYTES
+                self._on_damage(
+                    f"{self.path}: bytes {offset} to {end}: a page of {size} values; "
+                    f"want 1 to {layout.SERIES_PAGE_VALUES}"
+                )
+                continue
+            size = min(size, len(data) // 8 - layout.SERIES_VALUES_OFFSET // 8)
+            end = layout.SERIES_VALUES_OFFSET + 8 * size
+            values = memoryview(data)[layout.SERIES_VALUES_OFFSET : end].cast("d")
             pages.append(SeriesPage(timestamp_ns, first_step, word, tuple(values)))
         return pages
 
@@ -171,7 +217,8 @@ class SegmentReader:
         Values in a page of the series lane, 0 where it is not written.
         """
         size, word = self._page_head(slot)
-        return 0 if word & 0xFF in (0, layout.KIND_VOID) else size
+        is_there = word & 0xFF not in (0, layout.KIND_VOID) and size <= layout.SERIES_PAGE_VALUES
+        return size if is_there else 0
 
     def torn_readings(self, given: int | None) -> int:
         """
@@ -196,6 +243,8 @@ class SegmentReader:
     def _page_head(self, slot: int) -> tuple[int, int]:
         offset = layout.HEADER_BYTES + slot * layout.PAGE_BYTES
         head = os.pread(self._descriptor, layout.SERIES_HEAD.size, offset)
+        if len(head) < layout.SERIES_HEAD.size:  # of a file that was cut short
+            return 0, 0
         _, _, size, word = layout.SERIES_HEAD.unpack(head)
         return int(size), int(word)
 
@@ -284,7 +333,7 @@ def count_unread(path: Path, position: SegmentPosition, *, is_exact: bool) -> Un
             full, and another one is counted up to where its written slots end.
     Raises:
         OSError: the file cannot be opened.
-        QueueFormatError: it is no segment of ours.
+        QueueFormatError: it is of a newer format.
     """
     segment = SegmentReader(path, position)
     try:
@@ -309,7 +358,7 @@ def exact_end(path: Path, position: SegmentPosition) -> int:
 
     Raises:
         OSError: the file cannot be opened.
-        QueueFormatError: it is no segment of ours.
+        QueueFormatError: it is of a newer format.
     """
     segment = SegmentReader(path, position)
     try:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import zlib
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -42,6 +43,10 @@ RUNS = "runs"
 DONE = "done"
 ARTIFACTS = "artifacts"
 STREAMS = "streams"
+
+#: What a struct's file ends with, before the four bytes of its CRC-32: one more pair of its map.
+CHECK_KEY = b"\xa5check\xce"
+CHECK_BYTES = len(CHECK_KEY) + 4
 
 T = TypeVar("T")
 
@@ -146,18 +151,21 @@ def write_whole(path: Path, data: bytes) -> None:
 
 def write_struct(path: Path, value: msgspec.Struct) -> None:
     """
-    Store a struct as msgpack, whole or not at all.
+    Store a struct as a msgpack map, whole or not at all, with a check as its last pair.
     """
-    write_whole(path, msgspec.msgpack.encode(value))
+    write_whole(path, _with_check(msgspec.msgpack.encode(value)))
 
 
 def read_struct(path: Path, struct_type: type[T]) -> T | None:
     """
-    The struct in a file, or None where the file is missing or cannot be read as one.
+    The struct in a file, or None where the file is missing, damaged, or cannot be read as one.
     """
     try:
-        return msgspec.msgpack.decode(path.read_bytes(), type=struct_type)
-    except (OSError, msgspec.MsgspecError):
+        data = path.read_bytes()
+        if data[-CHECK_BYTES:-4] == CHECK_KEY and data[-4:] != _crc(data[:-4]):
+            return None  # one without a check is of a version that made none
+        return msgspec.msgpack.decode(data, type=struct_type)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
 
 
@@ -170,6 +178,18 @@ def identity_of(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns
+
+
+def _with_check(packed: bytes) -> bytes:
+    is_long = packed[0] == 0xDE
+    pairs = int.from_bytes(packed[1:3], "big") if is_long else packed[0] & 0x0F
+    body = packed[3:] if is_long else packed[1:]
+    data = b"\xde" + (pairs + 1).to_bytes(2, "big") + body + CHECK_KEY
+    return data + _crc(data)
+
+
+def _crc(data: bytes) -> bytes:
+    return zlib.crc32(data).to_bytes(4, "big")
 
 
 def file_system_of(path: Path) -> str:

@@ -17,12 +17,12 @@ from typing import NamedTuple
 from allele_mlflow.clock import now_monotonic_s
 from allele_mlflow.errors import QueueFormatError
 from allele_mlflow.queue import layout
-from allele_mlflow.queue.counters import read_counters
+from allele_mlflow.queue.counters import find_counter_damage, read_counters
 from allele_mlflow.queue.cursor import CursorFile, CursorState, Position
 from allele_mlflow.queue.event_ear import EventEar, find_farewell, find_flushes
-from allele_mlflow.queue.events import EventFrame, EventReader, scan_end
+from allele_mlflow.queue.events import MAX_RANGES, EventFrame, EventReader, scan_end
 from allele_mlflow.queue.locks import is_writer_alive
-from allele_mlflow.queue.segment_reader import RawRecord, SegmentReader
+from allele_mlflow.queue.segment_reader import RawRecord, SegmentReader, SeriesPage
 from allele_mlflow.queue.stream_newest import newest_ns, newest_records, newest_step
 from allele_mlflow.queue.stream_segments import StreamSegments
 from allele_mlflow.records import (
@@ -43,6 +43,9 @@ FRAMES_PER_LISTEN = 2000
 #: How often to look whether a writer lives that writes no events.
 LOOK_EVERY_S = 0.2
 UNKNOWN_KEY = "unknown_key"
+BAD_STEP = "bad_step"
+#: Texts of damage that a cursor keeps.
+MAX_DAMAGE = 100
 
 
 class PhaseEdge(NamedTuple):
@@ -109,6 +112,9 @@ class StreamReader:
         self.totals = state.totals if state else Ledger()
         position = state.position if state else Position()
         self._segments = StreamSegments(folder, position.segments)
+        #: Damage of before, and that of the stream page.
+        self._damage = list(state.damage) if state else []
+        self._is_page_damaged = False
         self.page = self._read_page()
         self.is_sampler = self.page is not None and self.page.role == layout.ROLE_SAMPLER
         log = folder / layout.EVENT_LOG
@@ -124,10 +130,12 @@ class StreamReader:
         self._look_at_s, self._looked_at = 0.0, -1
         #: The writer is gone and every event of its was heard.
         self.has_heard_last_event = self.is_finished
-        if state is None:
+        if state is None or self._cursor.is_damaged:
             names = self._segments.names(layout.METRIC_LANE)
-            if names and names[0] != layout.segment_name(layout.METRIC_LANE, 0):
-                self.totals.recounted_from = names[0]
+            first = names[0] if names else layout.EVENT_LOG
+            was_begun = bool(names) and first != layout.segment_name(layout.METRIC_LANE, 0)
+            if was_begun or self._cursor.is_damaged:
+                self.totals.recounted_from = first
 
     def read(self, limit: int) -> Chunk:
         """
@@ -308,17 +316,24 @@ class StreamReader:
         What could not be read, in words.
         """
         log = self._events
-        skipped = [
-            f"{log.path}: bytes {begin} to {end} are no event" for begin, end in log.skipped_ranges
-        ]
-        return self._segments.damage + skipped
+        ranges = list(log.skipped)
+        # the last one may still grow; a text is said once and stays
+        if ranges and not self._is_dead and log.offset == ranges[-1][1]:
+            ranges.pop()
+        if len(ranges) == MAX_RANGES and not self.is_finished:
+            ranges.pop()
+        skipped = [f"{log.path}: no frames in bytes {a} to {b}" for a, b in ranges]
+        return list(dict.fromkeys([*self._damage, *self._segments.damage, *skipped]))
 
     @property
     def damaged_files(self) -> list[str]:
         """
-        The names of the files that could not be read.
+        The names of the files that could not be read, or not to the last byte.
         """
-        return self._segments.damaged_files
+        names = list(self._segments.damaged_files)
+        if any(layout.EVENT_LOG in text for text in self.damage):
+            names.append(layout.EVENT_LOG)
+        return [*names, layout.STREAM_PAGE] if self._is_page_damaged else names
 
     def clear_up(self) -> None:
         """
@@ -335,11 +350,18 @@ class StreamReader:
 
     def _read_page(self) -> layout.StreamPage | None:
         path = self.folder / layout.STREAM_PAGE
+        text = page = None
         try:
-            return layout.decode_stream_page(path.read_bytes(), str(path))
+            data = path.read_bytes()
+            wrong = find_counter_damage(data)
+            text = f"{path}: {wrong}" if wrong else None
+            page = layout.decode_stream_page(data, str(path))
         except (FileNotFoundError, NotADirectoryError, QueueFormatError) as exc:
-            self._segments.damage.append(str(exc))
-            return None
+            text = str(exc)
+        if text is not None:
+            self._is_page_damaged = True
+            self._damage += [text] if text not in self._damage else []
+        return page
 
     def _look(self) -> None:
         # before reading: what a writer did before it died is visible after
@@ -365,6 +387,10 @@ class StreamReader:
             timestamp_ms = page.timestamp_ns // 1_000_000
             if name is None:
                 letter = _unknown_key(page.timestamp_ns, word.key_id, f"{len(page.values)} values")
+                chunk.rejected.extend([letter] * len(page.values))
+                continue
+            if page.first_step + len(page.values) > layout.STEP_MAX:
+                letter = _bad_step(page, name)
                 chunk.rejected.extend([letter] * len(page.values))
                 continue
             chunk.readings.extend(
@@ -421,7 +447,12 @@ class StreamReader:
         # finished segments are named until they are gone: a reader that finds one must not begin it
         position = Position(segments=self._segments.positions(), events_offset=self._events.offset)
         self._cursor.store(
-            CursorState(position=position, totals=self.totals, is_finished=self.is_finished)
+            CursorState(
+                position=position,
+                totals=self.totals,
+                is_finished=self.is_finished,
+                damage=self.damage[:MAX_DAMAGE],
+            )
         )
 
 
@@ -433,4 +464,15 @@ def _unknown_key(timestamp_ns: int, key_id: int, value: str) -> RecordRejected:
         key=f"#{key_id}",
         value=value,
         wanted="the key's definition, which is damaged in events.log",
+    )
+
+
+def _bad_step(page: SeriesPage, name: str) -> RecordRejected:
+    return RecordRejected(
+        timestamp_ns=page.timestamp_ns,
+        reason=BAD_STEP,
+        call="series",
+        key=name,
+        value=f"{len(page.values)} values from step {page.first_step} on",
+        wanted="steps of 64 bits",
     )

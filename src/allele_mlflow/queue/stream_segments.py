@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Container, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from allele_mlflow.clock import now_ns
@@ -32,7 +33,7 @@ class StreamSegments:
 
     def __init__(self, folder: Path, positions: Mapping[str, SegmentPosition]) -> None:
         self.folder = folder
-        #: What could not be read, in words, and the names of those files.
+        #: What could not be read, in words, and the names of those files, which are kept.
         self.damage: list[str] = []
         self.damaged_files: list[str] = []
         #: Whether one could not be opened for want of something that will be there again.
@@ -105,8 +106,7 @@ class StreamSegments:
             if self._opened(name) is None or name in self._known:
                 continue
             self._open.pop(name).close()
-            self.damaged_files.append(name)
-            self.damage.append(f"{self.folder / name}: could not be read in its time")
+            self._note_damage(name, f"{self.folder / name}: could not be read in its time")
         self.remove_finished(is_over=True)
 
     def torn_readings(self, given: Mapping[str, int]) -> int:
@@ -206,20 +206,27 @@ class StreamSegments:
 
     def _opened(self, name: str) -> SegmentReader | None:
         try:
-            segment = SegmentReader(self.folder / name, self._position_of(name))
+            segment = SegmentReader(
+                self.folder / name,
+                self._position_of(name),
+                on_damage=partial(self._note_damage, name),
+            )
         except FileNotFoundError:
             return None
         except (OSError, QueueFormatError) as exc:
             if isinstance(exc, OSError) and exc.errno in SHORTAGES:
                 self.has_shortage = True
-            elif name not in self.damaged_files:
-                self.damaged_files.append(name)
-                self.damage.append(str(exc))
+            else:
+                self._note_damage(name, str(exc))
             return None
-        if segment.damage is not None and segment.damage not in self.damage:
-            self.damage.append(segment.damage)
         self._open[name] = segment
         return segment
+
+    def _note_damage(self, name: str, text: str) -> None:
+        if name not in self.damaged_files:
+            self.damaged_files.append(name)
+        if text not in self.damage:
+            self.damage.append(text)
 
     def _position_of(self, name: str) -> SegmentPosition:
         segment = self._open.get(name)
@@ -235,6 +242,8 @@ class StreamSegments:
 
     def _unlink(self, names: Iterable[str]) -> None:
         for name in names:
+            if name in self.damaged_files:
+                continue
             try:
                 (self.folder / name).unlink(missing_ok=True)
             except OSError:

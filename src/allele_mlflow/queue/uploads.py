@@ -87,6 +87,13 @@ class UploadList:
         """
         return self._file.has_unwritten
 
+    @property
+    def damage(self) -> list[str]:
+        """
+        What of the list could not be read, in words.
+        """
+        return self._file.damage
+
     def add(self, artifact: ArtifactAdded, *, stream: str, end: int) -> None:
         """
         An artifact was read.
@@ -151,7 +158,9 @@ class UploadList:
         )
 
     def _note(self, upload: Upload) -> None:
-        self.last_number = upload.number
+        if upload.number in self._waiting:
+            return  # damage: each has a number of its own
+        self.last_number = max(self.last_number, upload.number)
         self._waiting[upload.number] = upload
         self._paths.setdefault(upload.artifact.artifact_path, deque()).append(upload.number)
         self._ahead[upload.stream, upload.end] = _Fate()

@@ -11,6 +11,7 @@ Units: `*_ns` wall clock, `*_s` seconds, `rss_mb_max` 10^6 bytes, percentages of
 
 from __future__ import annotations
 
+import math
 import re
 from collections import deque
 from collections.abc import Iterator
@@ -111,7 +112,8 @@ class _Aggregate:
                 begin_ns=phase.begin_ns,
                 end_ns=end_ns,
                 # CPU time never runs backwards; if it seems to, the edges are not of one process.
-                cpu_s=None if used_s is None or used_s < 0.0 else used_s,
+                # NaN and infinities are damage, and would spoil the mean of all phases of the name.
+                cpu_s=used_s if used_s is not None and 0.0 <= used_s < math.inf else None,
                 step=phase.step,
                 complete=complete,
             ),

@@ -583,7 +583,8 @@ class RunDelivery:
         state.ledger = self.reader.ledger(is_exact=is_exact)
         samplers = {s.stream_id for s in self.reader.streams.values() if s.is_sampler}
         state.ledger.add(self.plan.uncommitted(leaving_out=samplers))
-        state.damage = list(dict.fromkeys([*state.damage, *self.reader.damage()]))
+        damage = (*state.damage, *self.reader.damage(), *self.files.damage)
+        state.damage = list(dict.fromkeys(damage))
         if self._through is not None:
             exposed = self.reader.unread_outside(self._through.segments)
             state.durable_count = state.ledger.accepted - exposed

@@ -75,7 +75,7 @@ class RunFiles:
         self.phases = PhaseTracker()
         self._phase_lines = LineFile(folder / spool.PHASES_FILE)
         self._error_lines = LineFile(folder / spool.ERRORS_FILE)
-        self._letter_lines = LineFile(folder / spool.REJECTED_FILE)
+        self._letter_lines = LineFile(folder / spool.REJECTED_FILE, is_checked=False)
         self._letters = 0
         self._restore_open_phases()
 
@@ -94,6 +94,13 @@ class RunFiles:
         """
         files = (self._phase_lines, self._error_lines, self._letter_lines)
         return any(file.has_unwritten for file in files)
+
+    @property
+    def damage(self) -> list[str]:
+        """
+        What could not be read so far, in words.
+        """
+        return [*self._phase_lines.damage, *self._error_lines.damage]
 
     @property
     def rejected_path(self) -> Path:

@@ -166,6 +166,7 @@ class Worker:
         #: Runs that failed in us (not in the store): when to take them up again, and how often they
         #: failed.
         self._failed: dict[str, tuple[float, int]] = {}
+        self._failure_texts: dict[str, str] = {}
         #: Whether somebody else delivers a run of ours just now, and may leave it to us.
         self._is_waiting = False
         #: One set a run: a call that was abandoned in the middle may still go on.
@@ -226,6 +227,13 @@ class Worker:
         """
         return bool(self._failed) or self.is_stopping
 
+    @property
+    def failures(self) -> dict[str, str]:
+        """
+        Runs that failed in us (not in the store) and what their failures said, the last of each.
+        """
+        return {name: self._failure_texts[name] for name in self._failed}
+
     def stop(self) -> None:
         """
         Leave at the next occasion; what is not delivered waits in the spool.
@@ -274,13 +282,13 @@ class Worker:
                 continue
             # first its identity: who resumes it meanwhile is seen
             description = spool.identity_of(Path(entry.path) / spool.RUN_FILE)
-            spec = self._wants(entry)
-            if spec is None:
-                continue
-            if not descriptors.is_room_for_another(len(self.deliveries)):
-                self._note_shortage()
-                break  # they wait in the spool until another one is over
             try:
+                spec = self._wants(entry)
+                if spec is None:
+                    continue
+                if not descriptors.is_room_for_another(len(self.deliveries)):
+                    self._note_shortage()
+                    break  # they wait in the spool until another one is over
                 delivery = self._take_up(Path(entry.path), spec, description, limiters)
             except Exception as exc:  # noqa: BLE001 - the worker's border: it is noted, the others go on
                 self._note_failure(entry.name, exc)
@@ -356,6 +364,7 @@ class Worker:
         self._status.last_error = f"run {name}: {exc!r}"
         text = f"run {name} failed in the sidecar ({exc!r}); it will be taken up again"
         _logger.error("%s", text, exc_info=exc)
+        self._failure_texts[name] = repr(exc)
         failures = self._failed.get(name, (0.0, 0))[1] + 1
         rest_s = RETAKE_S * 2 ** min(failures - 1, LONGEST_RETAKE)
         self._failed[name] = (now_monotonic_s() + rest_s, failures)

@@ -71,3 +71,30 @@ def test_thousands_of_open_segments_fit(tmp_path: Path) -> None:
     loaded = CursorFile(tmp_path / "cursor").load()
     assert loaded is not None
     assert loaded.position.segments == segments
+
+
+def test_slot_that_does_not_check_is_told(tmp_path: Path) -> None:
+    """Where one of two slots is lost, it may have been the newer one; the first store of all has no
+    other beside it.
+    """
+    path = tmp_path / "cursor"
+    CursorFile(path).store(state(1))
+    for number in range(2, 4):
+        cursor = CursorFile(path)
+        assert cursor.load() == state(number - 1)
+        assert not cursor.is_damaged
+        cursor.store(state(number))
+        cursor.close()
+    whole = path.read_bytes()
+    for start in (0, layout.CURSOR_SLOT_BYTES):
+        path.write_bytes(whole[:start] + bytes(100) + whole[start + 100 :])
+        cursor = CursorFile(path)
+        assert cursor.load() is not None
+        assert cursor.is_damaged
+    path.write_bytes(whole[: layout.CURSOR_SLOT_BYTES])
+    cursor = CursorFile(path)
+    assert cursor.load() == state(2)
+    assert cursor.is_damaged
+    path.write_bytes(bytes(len(whole)))
+    assert CursorFile(path).load() is None
+    assert not CursorFile(path).is_damaged

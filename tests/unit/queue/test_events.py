@@ -12,7 +12,13 @@ import pytest
 from hypothesis import given
 
 from allele_mlflow.queue import layout
-from allele_mlflow.queue.events import EventReader, UnknownEvent, append_event, encode_frame
+from allele_mlflow.queue.events import (
+    MAX_RANGES,
+    EventReader,
+    UnknownEvent,
+    append_event,
+    encode_frame,
+)
 from allele_mlflow.records import AnyEvent, Event, KeyDefined, ParamLogged, RunEnded, TagSet
 
 SAMPLES: list[Event] = [
@@ -116,3 +122,39 @@ def test_every_event_has_a_name_of_its_own() -> None:
     kinds = AnyEvent.__args__
     tags = [kind.__struct_config__.tag for kind in kinds]
     assert len(set(tags)) == len(tags)
+
+
+def test_damage_is_told_with_its_bytes(tmp_path: Path) -> None:
+    """What was no frame is named by its range, however many magics are in it; where there are
+    very many, the last range takes in the rest.
+    """
+    frames = [encode_frame(event) for event in SAMPLES]
+    log = tmp_path / "events.log"
+    junk = layout.FRAME_MAGIC + b"no frame" + layout.FRAME_MAGIC + b"nor this"
+    log.write_bytes(frames[0] + junk + frames[1] + bytes(30) + frames[2] + frames[3][:-1])
+    reader = EventReader(log)
+    assert len(reader.read(limit=10, is_final=True)) == 3
+    first = len(frames[0])
+    second = first + len(junk) + len(frames[1])
+    third = second + 30 + len(frames[2])
+    assert reader.skipped == [
+        (first, first + len(junk)),
+        (second, second + 30),
+        (third, third + len(frames[3]) - 1),
+    ]
+    log.write_bytes((b"?" + frames[0]) * 100)
+    many = EventReader(log)
+    assert len(many.read(limit=200)) == 100
+    assert (len(many.skipped), many.skipped_bytes) == (MAX_RANGES, 100)
+    assert many.skipped[-1][1] == 99 * (1 + len(frames[0])) + 1
+
+
+def test_zeros_are_no_frame(tmp_path: Path) -> None:
+    """A head whose length and checksum are zeros is damage, though zero is the checksum of
+    nothing.
+    """
+    log = tmp_path / "events.log"
+    log.write_bytes(layout.FRAME_MAGIC + bytes(8) + encode_frame(SAMPLES[2]))
+    reader = EventReader(log)
+    assert [f.event for f in reader.read(limit=10)] == [SAMPLES[2]]
+    assert reader.skipped == [(0, 12)]

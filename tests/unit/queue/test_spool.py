@@ -9,6 +9,7 @@ import os
 import stat
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from allele_mlflow.errors import QueueError
@@ -71,6 +72,38 @@ def test_struct_is_replaced_whole(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"\xc1 not msgpack")
     assert spool.read_struct(tmp_path / "x", type(make_spec())) is None
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_struct_with_any_bit_changed_is_none(tmp_path: Path) -> None:
+    """A description of a run that a disk has altered is not believed: it would be delivered
+    somewhere else, or as somebody else's; nothing raises, whatever the bytes are by now.
+    """
+    path, spec = tmp_path / "x", make_spec("größe")
+    spool.write_struct(path, spec)
+    data = path.read_bytes()
+    unbelieved = 0
+    for bit in range(8 * len(data)):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        found = spool.read_struct(path, type(spec))
+        assert found in (None, spec)
+        unbelieved += found is None
+    # what is left are bits of the check's own name, without which nothing is checked
+    assert unbelieved >= 8 * (len(data) - len(spool.CHECK_KEY))
+    for end in range(len(data)):
+        path.write_bytes(data[:end])
+        assert spool.read_struct(path, type(spec)) is None
+
+
+def test_struct_without_a_check_is_read(tmp_path: Path) -> None:
+    """What an earlier version wrote is read, and what it would ignore is one more pair of a map."""
+    path, spec = tmp_path / "x", make_spec("stream")
+    path.write_bytes(msgspec.msgpack.encode(spec))
+    assert spool.read_struct(path, type(spec)) == spec
+    spool.write_struct(path, spec)
+    assert msgspec.msgpack.decode(path.read_bytes(), type=type(spec)) == spec
+    assert "check" in msgspec.msgpack.decode(path.read_bytes())
 
 
 def test_struct_is_whole_where_writes_are_short(

@@ -6,6 +6,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+
+from allele_mlflow.queue import spool
+from allele_mlflow.queue.lines import LineFile
 from allele_mlflow.queue.uploads import UploadList
 from allele_mlflow.records import ArtifactAdded, Ledger
 
@@ -65,3 +69,31 @@ def test_what_the_cursor_did_not_pass_is_counted_there(tmp_path: Path) -> None:
     assert uploads.ledger({"s": 100}) == Ledger(delivered={"artifact": 1})
     assert uploads.ledger({"s": 250}) == Ledger(delivered={"artifact": 1}, rejected={"store": 1})
     assert uploads.ledger({"s": 400}).pending == 1
+
+
+def test_numbers_given_twice_keep_nobody(tmp_path: Path) -> None:
+    """
+    Damage may give two artifacts one number: the first stays, and settling it raises nothing.
+    """
+    lines = LineFile(tmp_path / spool.UPLOADS_FILE, is_checked=False)
+    for name in "ab":
+        event = msgspec.to_builtins(artifact(name))
+        lines.append({"number": 1, "stream": name, "end": 1, "artifact": event})
+    uploads = UploadList(tmp_path)
+    (first,) = uploads.waiting()
+    uploads.settle(first)
+    assert [uploads.first_of(name) for name in "ab"] == [None, None]
+    uploads.add(artifact("c"), stream="s", end=100)
+    assert [upload.number for upload in UploadList(tmp_path).waiting()] == [2]
+
+
+def test_damaged_line_is_told_of(tmp_path: Path) -> None:
+    """
+    A line that does not check is no artifact, and is named with its bytes.
+    """
+    UploadList(tmp_path).add(artifact("a"), stream="s", end=100)
+    path = tmp_path / spool.UPLOADS_FILE
+    path.write_bytes(path.read_bytes().replace(b"/data/", b"/dota/"))
+    uploads = UploadList(tmp_path)
+    assert uploads.waiting() == []
+    assert uploads.damage == [f"{path}: no lines of ours in bytes 0 to {path.stat().st_size}"]

@@ -225,6 +225,18 @@ def test_step_falls_back_to_the_last_metric() -> None:
     assert tracker.step_for_sample(5 * SECOND) == 2
 
 
+@pytest.mark.parametrize("cpu_s", [float("nan"), float("inf")])
+def test_cpu_time_that_is_none_spoils_no_mean(cpu_s: float) -> None:
+    """An edge whose CPU time is no number leaves its phase without one, and the mean of
+    its name alone.
+    """
+    tracker = PhaseTracker()
+    begin(tracker, 1, 0)
+    row = tracker.end("s", 1, timestamp_ns=SECOND, cpu_s=cpu_s)
+    assert row is not None
+    assert row.span.cpu_s is None
+
+
 def test_fast_steps_keep_the_newest() -> None:
     """
     Thousands of steps a second stay one entry for 10 ms, and that entry knows the newest.
