@@ -556,6 +556,7 @@ class RunLogger:
         started_s = now_monotonic_s()
         shows = self.settings.log_level != "error" and is_terminal(sys.stderr)
         shown_s = PROGRESS_AFTER_S - PROGRESS_EVERY_S
+        goes_on = self.settings.worker == "process"  # a thread has nobody to hand over to
 
         def is_over(state: RunState) -> bool:
             nonlocal shown_s
@@ -571,6 +572,7 @@ class RunLogger:
             rate = state.delivered_per_s
             if (
                 rate
+                and goes_on
                 and state.end is not None
                 and state.ledger.pending / rate > timeout_s - waited_s
             ):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from allele_mlflow.queue import spool
+from allele_mlflow.records import RunState
 from allele_mlflow.testing import assert_ledger_balanced
 from tests.integration.runs import DEADLINE_S, Station, wait_for
 
@@ -103,3 +105,22 @@ def test_script_without_close(station: Station, tmp_path: Path) -> None:
     kept = station.kept(str(state.run_id))
     assert (kept.info.status, kept.latest["a"]) == ("FINISHED", 1.0)
     assert station.sidecars() == before
+
+
+def test_slow_store_is_waited_for(station: Station, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    `close` uses up its time where a sidecar would be left to go on: the thread ends with us.
+    """
+    write_struct = spool.write_struct
+
+    def write_as_slow(path: Path, value: object) -> None:
+        if isinstance(value, RunState):
+            value.delivered_per_s = 1e-9
+        write_struct(path, value)
+
+    monkeypatch.setattr(spool, "write_struct", write_as_slow)
+    with station.start("thread", flush_interval_s=0.01, metrics_batch_size=10, **THREAD) as log:
+        for step in range(2000):
+            log.metric("a", 1.0, step)
+    report = log.close()
+    assert (report.is_complete, report.ledger.delivered["metric"]) == (True, 2000)

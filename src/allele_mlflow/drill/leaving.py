@@ -146,7 +146,7 @@ async def work(number):
 
 async def main():
     global log
-    async with start_logger("drill") as log:
+    async with start_logger("drill", worker="WORKER") as log:
         await asyncio.gather(*(work(number) for number in range(8)))
 
 asyncio.run(main())
@@ -156,7 +156,7 @@ RUNNING_LOOP = """
 import asyncio
 
 async def cell():
-    with start_logger("drill") as log:
+    with start_logger("drill", worker="WORKER") as log:
         log_to(log, "cell", 500)
         await asyncio.sleep(0.05)
         log_to(log, "cell", 500)
@@ -274,20 +274,22 @@ DRILLS = (
         short=1,
         full=5,
     ),
-    Drill(
-        name="leave-async",
-        promise="async with, and eight tasks that log: all arrives once",
-        guarantee=1,
-        run=partial(leave, script=ASYNC, ended_by=("close",)),
-        short=1,
-        full=5,
-    ),
-    Drill(
-        name="leave-running-loop",
-        promise="with inside a loop that runs already, as in Jupyter: all arrives",
-        guarantee=1,
-        run=partial(leave, script=RUNNING_LOOP, ended_by=("close",)),
-        short=1,
-        full=5,
+    *(
+        Drill(
+            name=f"leave-{name}{where}",
+            promise=f"{promise}{how}: all arrives once",
+            guarantee=1,
+            run=partial(leave, script=script.replace("WORKER", worker), ended_by=("close",)),
+            short=1,
+            full=5,
+        )
+        for name, script, promise in (
+            ("async", ASYNC, "async with, and eight tasks that log"),
+            ("running-loop", RUNNING_LOOP, "with inside a loop that runs already, as in Jupyter"),
+        )
+        for worker, where, how in (
+            ("process", "", ""),
+            ("thread", "-thread", ", delivered by a thread"),
+        )
     ),
 )

@@ -17,7 +17,7 @@ import msgspec
 
 from allele_mlflow.cli.checks.findings import Finding, good, misconfigured, note, warning
 from allele_mlflow.cli.checks.folders import can_write, nearest_existing
-from allele_mlflow.cli.spools import find_spools, scopes, spooled_runs
+from allele_mlflow.cli.spools import find_all_spools, scopes, spooled_runs
 from allele_mlflow.clock import now_monotonic_ns, now_ns
 from allele_mlflow.queue import layout, spool
 from allele_mlflow.queue.calibration import seconds_per_call
@@ -64,7 +64,7 @@ def spool_checks(settings: Settings) -> list[Callable[[], list[Finding]]]:
         lambda: check_mode(place, spool.file_system_of(place)),
         lambda: [check_room(spool_dir, settings.spool_quota_bytes)],
         lambda: [check_writing(place, is_mapped=spool.can_map(place))],
-        lambda: check_waiting(find_spools(None, settings.spool_dir)),
+        lambda: check_waiting(find_all_spools(settings.spool_dir)),
         lambda: [judge_sidecar(one) for one in find_sidecars(spool_dir / spool.scope_name())],
     ]
 
