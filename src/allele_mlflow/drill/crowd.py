@@ -67,8 +67,12 @@ def use_two_tokens(place: Place) -> Trial:
     processes = [start_script(place, WITH_TOKEN.replace("SECRET", token)) for token in tokens]
     said = [await_script(process) for process in processes]
     trial = sum_of([compare_said(place, each) for each in said])
-    profiles = {place.spec(each.run_uid).profile for each in said}
-    problems = [] if len(profiles) == 2 else ["two tokens share one sidecar"]
+    sidecars, problems = place.sidecars(), []
+    for each in said:
+        state, profile = place.state(each.run_uid), place.spec(each.run_uid).profile
+        lock = sidecars.pop(state.sidecar_pid, None) if state is not None else None
+        if lock is None or profile not in lock.name:
+            problems.append(f"run {each.run_uid} was not delivered by a sidecar of its own")
     problems += [
         f"a token stands in {path.name}"
         for path in place.spool_dir.rglob("*")
