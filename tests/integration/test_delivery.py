@@ -15,7 +15,7 @@ from unittest import mock
 import anyio
 import pytest
 
-from allele_mlflow.clock import thread_cpu_s
+from allele_mlflow.clock import now_ns, thread_cpu_s
 from allele_mlflow.queue import spool
 from allele_mlflow.queue.run_reader import RunReader
 from allele_mlflow.queue.stream_reader import Chunk, StreamReader
@@ -315,6 +315,17 @@ async def test_rate_at_the_end_is_that_of_the_end(tmp_path: Path) -> None:
         end_run(writer)
     assert after[0] is None
     assert_ledger_balanced(final_state(run).ledger, accepted=2 * READINGS)
+
+
+async def test_run_does_not_end_before_its_start(tmp_path: Path) -> None:
+    """A clock that was set back while the benchmark ran makes no negative duration."""
+    created_ns = now_ns() + 3600 * 10**9
+    run, writer = start_run(tmp_path, created_ns=created_ns)
+    end_run(writer)
+    tracking = MemoryTracking()
+    await serve(make_worker(run, tracking))
+    stored = the_run(tracking)
+    assert (stored.status, stored.end_ms) == ("FINISHED", created_ns // 1_000_000)
 
 
 async def test_damaged_segment_is_reported_and_the_rest_arrives(tmp_path: Path) -> None:

@@ -223,9 +223,10 @@ class RunStore:
 
     def end_run(self, end: RunEnded) -> None:
         """
-        As `Tracking.end_run`, for this run.
+        As `Tracking.end_run`, for this run; never before its start, also where the clock went back.
         """
-        self._connect().end_run(self.run_id, end.status, end.timestamp_ns // 1_000_000)
+        end_ns = max(end.timestamp_ns, self._spec.created_ns)
+        self._connect().end_run(self.run_id, end.status, end_ns // 1_000_000)
 
     def create_run(self) -> None:
         """
