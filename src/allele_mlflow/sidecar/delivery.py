@@ -415,11 +415,13 @@ class RunDelivery:
             self.plan.is_quiet, self.plan.is_urgent = True, False
 
     async def _send(self, send: Send) -> None:
+        was_sent = False
         try:
             await self.store.ensure_run()
+            was_sent = True
             cost = await self.store.call(partial(self.store.perform, send))
         except TrackingError as exc:
-            self.plan.failed(exc, now_monotonic_s())
+            self.plan.failed(exc, now_monotonic_s(), was_sent=was_sent)
             self.state.last_error = str(exc)
             _logger.warning("run %s: %s", self.spec.run_uid, exc)
             return

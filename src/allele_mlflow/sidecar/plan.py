@@ -10,6 +10,12 @@ have a way of their own (`uploader`):
 A batch that the store refuses for good is halved until the bad item stands alone; that one goes to
 the dead letters, the others are delivered. What it refuses because of the run (somebody deleted
 it) is set aside whole.
+
+A batch that runs into a time-out, a 502, a 504 or a 500 again and again is halved too: it may be
+too large. An item that stands alone and meets 500 may be the reason, or the server is ill; the
+others tell. It and single others are tried in the order of a thrown coin, and where it was refused
+and another one taken `TRIALS` times each, without one exception, it is a dead letter. (A server
+that fails by chance, or each second time, does so with a probability below 4 ** -TRIALS.)
 """
 
 from __future__ import annotations
@@ -37,6 +43,10 @@ SEND_ORDER: tuple[ItemKind, ...] = ("param", "tag", "metric")
 
 #: How long a plan that only holds rests at a time.
 HOLD_S = 0.1
+#: Failures of one call in a row after which it may be its size.
+TRIES_BEFORE_CUT = 3
+#: Refusals of one item, and acceptances of others, after which it is the item.
+TRIALS = 8
 
 
 class Item(NamedTuple):
@@ -135,6 +145,9 @@ class RunPlan:
         self._retry_at_s = 0.0
         self._is_store_asking = False
         self._error: str | None = None
+        #: Stands alone in the queue, refused so often while others were taken.
+        self._suspect: Send | None = None
+        self._refused = self._taken = 0
 
     # --- events ---------------------------------------------------------------------------------
 
@@ -157,17 +170,24 @@ class RunPlan:
         """
         The store took the batch in flight.
         """
-        for item in self._queue.popleft().items:
+        send = self._queue.popleft()
+        for item in send.items:
             self._count(item)
         self._attempt = 0
         self._error = None
+        if send is self._suspect:
+            self._suspect = None
+        elif self._suspect is not None:
+            self._taken += 1
+            self._throw_coin()
 
-    def failed(self, error: TrackingError, now_s: float) -> None:
+    def failed(self, error: TrackingError, now_s: float, *, was_sent: bool = True) -> None:
         """
-        The store did not take the batch in flight.
+        The store did not take the batch in flight; not `was_sent`: there is no run to send it to.
         """
         self._error = str(error)
         if isinstance(error, PermanentTrackingError) and error.kind is not ErrorKind.NOT_FOUND:
+            self._suspect = None
             self._isolate(
                 str(error),
                 str(error.facts.get("reason", "store")),
@@ -180,6 +200,16 @@ class RunPlan:
             self._attempt, retry_after_s=after_s, chance=self._chance
         )
         self._attempt += 1
+        blames = error.facts.get("blames") if was_sent and after_s is None else None
+        if self._queue[0] is not self._suspect:
+            self._suspect = None  # another one failed: that tells nothing of it
+            if blames is not None and self._attempt >= TRIES_BEFORE_CUT:
+                self._doubt(is_item=blames == "item")
+        elif blames == "item":
+            self._refused += 1
+            self._judge(str(error))
+        else:
+            self._suspect = None
 
     def hurry(self, now_s: float) -> None:
         """
@@ -200,12 +230,18 @@ class RunPlan:
             return self._asides.popleft()
         if self._queue:
             wait_s = self._retry_at_s - now_s if self._attempt else 0.0
-            return Wait(wait_s, self._error) if wait_s > 0 else self._queue[0]
+            if wait_s <= 0:
+                return self._queue[0]
+            if self._suspect is None or len(self._queue) > 1:
+                return Wait(wait_s, self._error)
+            # a suspect alone: go on, for others to compare it with
         if self._outcomes and not self.in_flight:
             outcomes, self._outcomes = self._outcomes, {}
             return Commit(outcomes)
         if self._is_due(now_s):
             self._fill_queue()
+            if self._suspect is not None:
+                self._throw_coin()
             return self._queue[0]
         if self.is_quiet and not self.is_urgent:
             return Wait(HOLD_S)
@@ -279,10 +315,51 @@ class RunPlan:
                 self._count(item, rejected=reason)
                 self._asides.append(SetAside(item, reason, words))
         else:
-            middle = len(send.items) // 2
-            self._queue.appendleft(Send(send.kind, send.items[middle:]))
-            self._queue.appendleft(Send(send.kind, send.items[:middle]))
+            self._queue.appendleft(send)
+            self._halve()
         self._attempt = 0
+
+    def _halve(self) -> None:
+        send = self._queue.popleft()
+        middle = len(send.items) // 2
+        self._queue.appendleft(Send(send.kind, send.items[middle:]))
+        self._queue.appendleft(Send(send.kind, send.items[:middle]))
+
+    def _doubt(self, *, is_item: bool) -> None:
+        """
+        The batch in flight fails again and again: try less of it.
+        """
+        if len(self._queue[0].items) > 1:
+            self._halve()
+        elif is_item:
+            self._suspect, self._refused, self._taken = self._queue[0], 0, 0
+            self._throw_coin()
+
+    def _judge(self, words: str) -> None:
+        if min(self._refused, self._taken) >= TRIALS:
+            self._suspect = None
+            self._isolate(words, "store", is_whole=True)
+        else:
+            self._throw_coin()
+
+    def _throw_coin(self) -> None:
+        """
+        The suspect is tried next, or one item of the others, at once; without others the suspect,
+        when its time has come.
+        """
+        suspect = self._suspect
+        assert suspect is not None
+        self._queue = deque(send for send in self._queue if send is not suspect)
+        is_others_turn = bool(self._queue) and self._chance.random() < 0.5
+        if self._queue:
+            self._attempt = 0
+        if is_others_turn:
+            last = self._queue.pop()
+            if len(last.items) > 1:
+                self._queue.append(Send(last.kind, last.items[:-1]))
+            self._queue.extendleft((suspect, Send(last.kind, last.items[-1:])))
+        else:
+            self._queue.appendleft(suspect)
 
     def _count(self, item: Item, *, rejected: str | None = None) -> None:
         ledger = self._outcomes.setdefault(item.stream_id, Ledger())

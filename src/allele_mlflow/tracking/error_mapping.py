@@ -75,6 +75,10 @@ _PROXY_STATUS = re.compile(r"API request to endpoint \S+ failed with error code 
 _EXHAUSTED_STATUS = re.compile(r"too many (\d{3}) error responses")
 _HTTP_FAILURE = "API request to "
 _REQUEST_TOO_LARGE = 413
+# Answers that a smaller call, or one without a certain item, might not have got.
+_PERHAPS_AN_ITEM = 500
+_PERHAPS_TOO_LARGE = frozenset({502, 504})
+_READ_TIMEOUTS = frozenset({"ReadTimeout", "ReadTimeoutError"})  # of requests, of urllib3
 _ARTIFACT_REFUSALS = frozenset({400, 411, 414, 415, 422})
 
 _SHOWN_LENGTH = 600
@@ -125,11 +129,11 @@ def map_error(exc: Exception, *, doing: str, can_refuse: bool = True) -> Trackin
             the database's driver cannot store (REFUSED).
         Facts: `doing`, `exception`, `error_code`, `http_status`, `retry_after_s` (None where
             unknown); `reason` and `is_of_the_run` where it is the run that is refused (deleted in
-            MLflow), and not a record.
+            MLflow), and not a record; `blames` where it may be about what was sent, and not about
+            the store: "size" (a time-out, 502, 504), "item" (500).
 
     A server's own words behind a 500 are lost in MLflow's client, so that a 500 for one bad
-    record looks like any other: who repeats a batch and meets `http_status=500` each time should
-    cut it up.
+    record looks like any other: who repeats a batch and meets it each time should cut it up.
     """
     if isinstance(exc, TrackingError):
         return exc
@@ -142,9 +146,13 @@ def map_error(exc: Exception, *, doing: str, can_refuse: bool = True) -> Trackin
     if verdict.is_permanent and not can_refuse:
         verdict = _UNREACHABLE
     error_class = PermanentTrackingError if verdict.is_permanent else TransientTrackingError
-    of_the_run = {}
+    more: dict[str, object] = {}
     if verdict is _REFUSED and _RUN_DELETED.match(text):
-        of_the_run = {"reason": "run_deleted", "is_of_the_run": True}
+        more = {"reason": "run_deleted", "is_of_the_run": True}
+    elif status == _PERHAPS_AN_ITEM:
+        more = {"blames": "item"}
+    elif status in _PERHAPS_TOO_LARGE or any(type(c).__name__ in _READ_TIMEOUTS for c in chain):
+        more = {"blames": "size"}
     return error_class(
         f"{doing}: {_shown(exc, text)}",
         kind=verdict.kind,
@@ -153,7 +161,7 @@ def map_error(exc: Exception, *, doing: str, can_refuse: bool = True) -> Trackin
         error_code=code,
         http_status=status,
         retry_after_s=_retry_after_s(chain),
-        **of_the_run,
+        **more,
     )
 
 

@@ -4,12 +4,19 @@ The delivery plan: events in, instructions out.
 
 from __future__ import annotations
 
+import itertools
 import random
+from collections.abc import Callable
 
 import hypothesis.strategies as st
-from hypothesis import given
+from hypothesis import example, given
 
-from allele_mlflow.errors import ErrorKind, PermanentTrackingError, TransientTrackingError
+from allele_mlflow.errors import (
+    ErrorKind,
+    PermanentTrackingError,
+    TrackingError,
+    TransientTrackingError,
+)
 from allele_mlflow.records import Ledger, Reading
 from allele_mlflow.sidecar.plan import (
     HOLD_S,
@@ -25,6 +32,8 @@ from allele_mlflow.sidecar.plan import (
 from allele_mlflow.tracking import limits
 
 REFUSED = PermanentTrackingError("no such thing", kind=ErrorKind.REFUSED)
+ILL = TransientTrackingError("500", kind=ErrorKind.STORE_UNREACHABLE, blames="item")
+SLOW = TransientTrackingError("timed out", kind=ErrorKind.STORE_UNREACHABLE, blames="size")
 DOWN = TransientTrackingError("connection refused", kind=ErrorKind.STORE_UNREACHABLE)
 
 
@@ -239,6 +248,91 @@ def test_bad_item_is_bisected_out_of_its_batch() -> None:
     ]
     assert done[-1] == Commit({"s": Ledger(delivered={"metric": 999}, rejected={"store": 1})})
     assert len(done) < 40, "bisecting, not trying one by one"
+
+
+def keep_trying(plan: RunPlan, answer: Callable[[Send], TrackingError | None]) -> list[object]:
+    """
+    Perform the plan through its pauses until it wants to read and holds nothing; the instructions.
+    """
+    done: list[object] = []
+    now_s = 100.0
+    for _ in range(5000):
+        instruction = plan.next(now_s)
+        if isinstance(instruction, Read):
+            if plan.is_settled:
+                return done
+            now_s += 1.0
+            continue
+        done.append(instruction)
+        if isinstance(instruction, Wait):
+            now_s += instruction.seconds
+        elif isinstance(instruction, Send):
+            error = answer(instruction)
+            if error is None:
+                plan.acknowledged()
+            else:
+                plan.failed(error, now_s)
+    return done
+
+
+def steps_of(send: Send) -> set[int]:
+    """
+    The steps of a call's readings.
+    """
+    return {item.value.step for item in send.items if isinstance(item.value, Reading)}
+
+
+def test_batch_too_large_for_the_time_is_cut_up() -> None:
+    """A server that manages 100 readings before the time-out gets all thousand in smaller calls."""
+    plan = make_plan(batch_size=1000)
+    plan.offer(readings(1000), 0.0)
+    done = keep_trying(plan, lambda send: SLOW if len(send.items) > 100 else None)
+    assert done[-1] == Commit({"s": Ledger(delivered={"metric": 1000})})
+
+
+def test_item_that_meets_500_each_time_is_set_aside_in_the_end() -> None:
+    """500 for two of a thousand readings: they are dead letters, and the others arrive."""
+    plan = make_plan(batch_size=1000)
+    plan.offer(readings(1000), 0.0)
+    bad = {616, 617}
+    done = keep_trying(plan, lambda send: ILL if steps_of(send) & bad else None)
+    asides = [i for i in done if isinstance(i, SetAside)]
+    steps = {a.item.value.step for a in asides if isinstance(a.item.value, Reading)}
+    assert (steps, {a.words for a in asides}) == (bad, {"500"})
+    assert done[-1] == Commit({"s": Ledger(delivered={"metric": 998}, rejected={"store": 2})})
+
+
+def test_lone_item_that_meets_500_waits_for_others_to_compare_it_with() -> None:
+    """Alone it is retried for ever, and reading goes on; with what comes later it is judged."""
+    plan = make_plan()
+    plan.offer(pairs("param", "bad"), 0.0)
+
+    def answer(send: Send) -> TrackingError | None:
+        return ILL if send.kind == "param" else None
+
+    assert not any(isinstance(i, SetAside) for i in keep_trying(plan, answer))
+    assert isinstance(plan.next(0.0), Read), "what comes later must be read"
+    plan.offer(readings(20), 1e6)
+    done = keep_trying(plan, answer)
+    assert [i.item.kind for i in done if isinstance(i, SetAside)] == ["param"]
+    assert plan.is_settled
+
+
+@given(st.integers(0, 10**6), st.sampled_from([0.3, 0.5, 0.9]))
+@example(0, -1.0)
+def test_ill_server_costs_no_record(seed: int, rate: float) -> None:
+    """A server that answers 500 by chance, or each second time, gets everything in the end."""
+    plan = make_plan(batch_size=50)
+    plan.offer(readings(50), 0.0)
+    chance, calls = random.Random(seed), itertools.count()
+
+    def answer(_: Send) -> TrackingError | None:
+        is_ill = chance.random() < rate if rate > 0 else next(calls) % 2 == 0
+        return ILL if is_ill else None
+
+    done = keep_trying(plan, answer)
+    assert not any(isinstance(i, SetAside) for i in done)
+    assert sum(i.outcomes["s"].delivered["metric"] for i in done if isinstance(i, Commit)) == 50
 
 
 def test_reason_of_a_refusal_is_kept() -> None:

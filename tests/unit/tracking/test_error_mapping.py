@@ -300,8 +300,38 @@ def test_facts_tell_what_happened_and_survive_pickling() -> None:
         "error_code": "INTERNAL_ERROR",
         "http_status": 500,
         "retry_after_s": None,
+        "blames": "item",
     }
     assert str(again).startswith("log_batch of run 1: MlflowException: API request")
+
+
+class ReadTimeoutError(Exception):
+    """
+    urllib3's.
+    """
+
+
+@pytest.mark.parametrize(
+    ("error", "blames"),
+    [
+        (exhausted(500), "item"),
+        (exhausted(502), "size"),
+        (exhausted(504), "size"),
+        (MlflowException(PAGE.format(500)), "item"),
+        (caused(MlflowException("API request failed"), ReadTimeoutError("30 s")), "size"),
+        (exhausted(503), None),
+        (exhausted(429), None),
+        (MlflowException("connection refused"), None),
+        (MlflowException("no", "INVALID_PARAMETER_VALUE"), None),
+    ],
+)
+def test_answer_that_may_be_about_what_was_sent_says_so(
+    error: Exception, blames: str | None
+) -> None:
+    """
+    A 500 may be one item's fault, a time-out the size's; a refused connection is neither's.
+    """
+    assert map_error(error, doing="log_batch").facts.get("blames") == blames
 
 
 def test_secrets_never_reach_the_message() -> None:
