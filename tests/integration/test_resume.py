@@ -17,7 +17,8 @@ import pytest
 from allele_mlflow.clock import now_ns
 from allele_mlflow.queue import spool
 from allele_mlflow.queue.writer import StreamWriter
-from allele_mlflow.records import RunSpec, StreamEnded
+from allele_mlflow.records import RecordRejected, RunSpec, StreamEnded
+from allele_mlflow.sidecar.dead_letters import DeadLetters
 from allele_mlflow.testing import Fault, FlakyTracking, MemoryTracking, assert_ledger_balanced
 from tests.integration.runs import Station, wait_for
 from tests.integration.spooled_runs import (
@@ -114,6 +115,20 @@ async def test_end_of_an_earlier_part_is_no_end(tmp_path: Path, has_farewell: bo
             end_run_as(again, "FAILED")
     assert the_run(tracking).status == "FAILED"
     assert_ledger_balanced(final_state(run).ledger, accepted=2)
+
+
+async def test_dead_letters_of_an_earlier_part_stay(tmp_path: Path) -> None:
+    """A run that was delivered goes on under its uid: what its first part was refused is kept."""
+    tracking = MemoryTracking()
+    for reason in ("first", "second"):
+        run, owner = start_run(tmp_path)
+        letter = {"call": "metric", "key": "m", "value": "x", "wanted": "a number"}
+        owner.event(RecordRejected(timestamp_ns=1, reason=reason, **letter))
+        end_run(owner)
+        await serve(make_worker(run, tracking))
+    letters = DeadLetters(run.parent.parent / "done" / run.name).letters
+    assert [letter.line.reason for letter in letters] == ["first", "second"]
+    assert the_run(tracking).artifacts["allele/rejected.jsonl"].count(b"reason") == 2
 
 
 async def test_earlier_part_that_comes_late_ends_nothing(tmp_path: Path) -> None:

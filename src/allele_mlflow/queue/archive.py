@@ -51,6 +51,20 @@ def tidy_up(archived: Path) -> None:
     shutil.rmtree(archived / RUBBISH, ignore_errors=True)
 
 
+def take_over(run: Path) -> None:
+    """
+    Bring the dead letters and damaged files of an earlier part of a run, which is over, into the
+    folder of this part.
+
+    Raises:
+        OSError: it cannot be done now; nothing is lost.
+    """
+    earlier = run.parent.parent / spool.DONE / run.name
+    for name in (spool.REJECTED_FILE, DAMAGED):
+        if (earlier / name).exists() and not (run / name).exists():
+            (earlier / name).rename(run / name)
+
+
 def bring_back(scope: Path) -> None:
     """
     Bring back runs whose archiving was cut short, so that it is done again: somebody may have

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from allele_mlflow.clock import now_ns
 from allele_mlflow.queue import spool
-from allele_mlflow.queue.archive import DAMAGED, RUBBISH, stream_names, tidy_up
+from allele_mlflow.queue.archive import DAMAGED, RUBBISH, stream_names, take_over, tidy_up
 from allele_mlflow.queue.stream_reader import Chunk, StreamMark, StreamReader
 from allele_mlflow.queue.uploads import UploadList
 from allele_mlflow.records import Event, FlushAsked, Ledger, Reading, RunSpec
@@ -248,6 +248,7 @@ class RunReader:
                 source.rename(self.folder / spool.STREAMS / name)
             return False
         if target.exists():  # an earlier part of the same run
+            take_over(self.folder)
             shutil.rmtree(target, ignore_errors=True)
         self.folder.rename(target)
         # nobody joins any more; whoever did before the move is seen now

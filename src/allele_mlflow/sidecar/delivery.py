@@ -24,6 +24,7 @@ import anyio.to_thread
 from allele_mlflow.clock import now_monotonic_s, now_ns, process_cpu_s, thread_cpu_s
 from allele_mlflow.errors import TrackingError
 from allele_mlflow.queue import spool
+from allele_mlflow.queue.archive import take_over
 from allele_mlflow.queue.events import EventFrame
 from allele_mlflow.queue.locks import HeldLock
 from allele_mlflow.queue.room import Room
@@ -132,6 +133,8 @@ class RunDelivery:
             last_sign_ns=self.state.updated_ns,
             flushed_id=self.state.flushed_id,
         )
+        with contextlib.suppress(OSError):  # it is tried again when this part is archived
+            take_over(folder)
         self.files = RunFiles(folder)
         self.store = RunStore(
             folder,
