@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from allele_mlflow.queue import spool
@@ -113,7 +114,7 @@ def test_slow_store_is_waited_for(station: Station, monkeypatch: pytest.MonkeyPa
     """
     write_struct = spool.write_struct
 
-    def write_as_slow(path: Path, value: object) -> None:
+    def write_as_slow(path: Path, value: msgspec.Struct) -> None:
         if isinstance(value, RunState):
             value.delivered_per_s = 1e-9
         write_struct(path, value)
