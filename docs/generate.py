@@ -1,5 +1,5 @@
 """
-Writes the pages that are made from the code: `docs/reference/settings.md` and `config/allele.env`.
+Writes the pages that are made from the code: those of the settings and of the drills.
 
     python docs/generate.py            write what is stale
     python docs/generate.py --check    write nothing; exit 1 and name what is stale
@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from textwrap import wrap
 
+from allele_mlflow.drill.catalogue import DRILLS
 from allele_mlflow.settings import (
     MLFLOW_VARIABLES,
     SETTING_NAMES,
@@ -80,6 +81,18 @@ ENV_HEAD = """\
 """
 
 
+DRILLS_HEAD = """\
+# Drills
+
+<!-- Made by docs/generate.py from src/allele_mlflow/drill/; `make docs` renews it. -->
+
+What `allele-mlflow drill` tries, by the [guarantee](../understanding/guarantees.md) that it attacks.
+Short: repetitions by default and in `make test`
+([`test_promise_holds_under_attack`](../../tests/faults/test_drills.py)); full: with `--full`, so in
+`make drill`. [Fault drills](../guides/drill.md) says how to run them and to read their table.
+"""
+
+
 def settings_page() -> str:
     """
     The reference page of all settings, in Markdown.
@@ -118,7 +131,31 @@ def environment_file() -> str:
     return "\n".join(lines)
 
 
-PAGES = {"docs/reference/settings.md": settings_page, "config/allele.env": environment_file}
+def drills_page() -> str:
+    """
+    The reference page of all drills by the guarantee that they attack, in Markdown.
+    """
+    parts = [DRILLS_HEAD]
+    for number in sorted({drill.guarantee for drill in DRILLS}):
+        parts += [
+            f"## Guarantee {number}\n",
+            "| Drill | Promise | Short | Full |",
+            "|---|---|---|---|",
+        ]
+        parts += [
+            f"| `{drill.name}` | {drill.promise} | {drill.short} | {drill.full} |"
+            for drill in DRILLS
+            if drill.guarantee == number
+        ]
+        parts.append("")
+    return "\n".join(parts)
+
+
+PAGES = {
+    "docs/reference/settings.md": settings_page,
+    "docs/reference/drills.md": drills_page,
+    "config/allele.env": environment_file,
+}
 
 
 def stale_pages(root: Path) -> list[str]:
