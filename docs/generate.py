@@ -86,8 +86,8 @@ DRILLS_HEAD = """\
 
 <!-- Made by docs/generate.py from src/allele_mlflow/drill/; `make docs` renews it. -->
 
-What `allele-mlflow drill` tries, by the [guarantee](../understanding/guarantees.md) that it attacks.
-Short: repetitions by default and in `make test`
+What `allele-mlflow drill` tries, by the [guarantee](../understanding/guarantees.md) that it
+attacks. Short: repetitions by default and in `make test`
 ([`test_promise_holds_under_attack`](../../tests/faults/test_drills.py)); full: with `--full`, so in
 `make drill`. [Fault drills](../guides/drill.md) says how to run them and to read their table.
 """
