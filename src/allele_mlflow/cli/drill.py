@@ -26,6 +26,8 @@ from allele_mlflow.settings import mask_secrets
 #: Seconds that an outage of a minute takes in the short set.
 SHORT_MINUTE_S = 3.0
 FULL_MINUTE_S = 60.0
+#: Many drills wait for most of their time.
+WAITING_LANES = 1
 #: Of the table where it is not on a terminal.
 WIDTH = 120
 
@@ -36,7 +38,7 @@ WIDTH = 120
 @click.option("--list", "lists", is_flag=True, help="Only list the drills and their promises.")
 @click.option("--repetitions", type=click.IntRange(1), help="Of each drill, instead of its own.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides when things happen.")
-@click.option("--lanes", type=click.IntRange(1), help="Drills side by side; one a core by default.")
+@click.option("--lanes", type=click.IntRange(1), help="Drills side by side; one more than cores by default.")
 @click.option("--tracking-uri", help="Your own store; without it, SQLite files beside the spool.")
 @click.option(
     "--folder",
@@ -99,7 +101,7 @@ def drill(
             tallies = runner.run(
                 chosen,
                 [count for count in counts if count],
-                lanes=lanes or min(len(chosen), os.cpu_count() or 1),
+                lanes=lanes or min(len(chosen), (os.cpu_count() or 1) + WAITING_LANES),
             )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -355,7 +355,7 @@ DRILLS = (
             guarantee=7,
             run=partial(endure, switch_on=switch_on, name=fault),
             short=int(name in {"refused", "page-200"}),
-            full=3,
+            full=2,
         )
         for name, (switch_on, fault, what) in OUTAGES.items()
     ),
