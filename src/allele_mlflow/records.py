@@ -333,6 +333,10 @@ class OomBaseline(msgspec.Struct, frozen=True, kw_only=True):
     kills: int
 
 
+#: Artifact folder of what we write about a run.
+OWN_ARTIFACTS = "allele"
+
+
 class RunState(msgspec.Struct, kw_only=True):
     """
     What the sidecar publishes of one run; `state.msgpack`, written by the sidecar alone.
@@ -366,6 +370,8 @@ class RunState(msgspec.Struct, kw_only=True):
     durable_count: int | None = None
     #: What we wrote into MLflow as the time of our part, where a later one is to be told by.
     opened_ns: int = 0
+    #: Where our own artifacts of the run go: those of an earlier part, delivered before, stay.
+    artifact_folder: str = OWN_ARTIFACTS
     #: The run was resumed, and MLflow has not been told.
     is_reopen_due: bool = False
     #: None where the kernel does not count, or the owner was gone before it was seen.
@@ -377,6 +383,7 @@ class RunState(msgspec.Struct, kw_only=True):
         """
         self.run_id = self.run_url = self.experiment_id = None
         self.status, self.done, self.is_reopen_due = "WAITING", False, False
+        self.artifact_folder = OWN_ARTIFACTS
 
     def resume(self, part_ns: int) -> None:
         """

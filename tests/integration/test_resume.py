@@ -17,7 +17,7 @@ import pytest
 from allele_mlflow.clock import now_ns
 from allele_mlflow.queue import spool
 from allele_mlflow.queue.writer import StreamWriter
-from allele_mlflow.records import RecordRejected, RunSpec, StreamEnded
+from allele_mlflow.records import ErrorLogged, RecordRejected, RunSpec, StreamEnded
 from allele_mlflow.sidecar.dead_letters import DeadLetters
 from allele_mlflow.testing import Fault, FlakyTracking, MemoryTracking, assert_ledger_balanced
 from tests.integration.runs import Station, wait_for
@@ -128,7 +128,33 @@ async def test_dead_letters_of_an_earlier_part_stay(tmp_path: Path) -> None:
         await serve(make_worker(run, tracking))
     letters = DeadLetters(run.parent.parent / "done" / run.name).letters
     assert [letter.line.reason for letter in letters] == ["first", "second"]
-    assert the_run(tracking).artifacts["allele/rejected.jsonl"].count(b"reason") == 2
+    found = [data for name, data in the_run(tracking).artifacts.items() if "rejected" in name]
+    assert [data.count(b"reason") for data in found] == [1, 2]
+
+
+async def test_what_we_wrote_about_an_earlier_part_stays(tmp_path: Path) -> None:
+    """Phases and errors of a part that was delivered are not written over by those of the next."""
+    tracking = MemoryTracking()
+    for message in ("first", "second"):
+        run, owner = start_run(tmp_path)
+        owner.event(
+            ErrorLogged(
+                timestamp_ns=1,
+                category="numeric",
+                error_type="E",
+                message=message,
+                traceback="",
+                fingerprint="f",
+            )
+        )
+        end_run(owner)
+        await serve(make_worker(run, tracking))
+    artifacts = the_run(tracking).artifacts
+    names = sorted(name for name in artifacts if name.endswith("errors.json"))
+    assert names[0] == "allele/errors.json"
+    assert names[1].startswith("allele/parts/20")
+    assert [b"second" in artifacts[name] for name in names] == [False, True]
+    assert b"first" in artifacts["allele/errors.json"]
 
 
 async def test_earlier_part_that_comes_late_ends_nothing(tmp_path: Path) -> None:

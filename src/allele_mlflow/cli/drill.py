@@ -38,7 +38,7 @@ WIDTH = 120
 @click.option("--list", "lists", is_flag=True, help="Only list the drills and their promises.")
 @click.option("--repetitions", type=click.IntRange(1), help="Of each drill, instead of its own.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides when things happen.")
-@click.option("--lanes", type=click.IntRange(1), help="Drills side by side; one more than cores by default.")
+@click.option("--lanes", type=click.IntRange(1), help="Drills at once; cores plus one by default.")
 @click.option("--tracking-uri", help="Your own store; without it, SQLite files beside the spool.")
 @click.option(
     "--folder",

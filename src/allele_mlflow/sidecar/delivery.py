@@ -156,7 +156,9 @@ class RunDelivery:
             is_due=self._is_upload_due,
             pause=self._pause_for,
         )
-        self._summaries = SummaryWriter(folder, spec, self.files, self.store, self._uploader)
+        self._summaries = SummaryWriter(
+            folder, spec, self.state, self.files, self.store, self._uploader
+        )
         #: Flushes whose records are delivered: their ids, and the last artifact before each.
         self._flushed: list[tuple[int, int]] = []
         self._share = share

@@ -39,7 +39,7 @@ from allele_mlflow.sidecar.plan import (
     Wait,
 )
 from allele_mlflow.sidecar.run_store import artifact_file, batch_of
-from allele_mlflow.sidecar.run_summary import REJECTED_ARTIFACT, ledger_text
+from allele_mlflow.sidecar.run_summary import ledger_text
 from allele_mlflow.tracking.protocol import Tracking
 from allele_mlflow.units import describe
 
@@ -228,7 +228,8 @@ def settle(
     spool.write_struct(folder / spool.STATE_FILE, state)
     store.keep(rest)
     try:
-        calls.insist(partial(tracking.log_artifact, run_id, store.path, REJECTED_ARTIFACT))
+        target = f"{state.artifact_folder}/{spool.REJECTED_FILE}"
+        calls.insist(partial(tracking.log_artifact, run_id, store.path, target))
     except (TrackingError, GivenUpError) as exc:
         return str(exc)
     finally:

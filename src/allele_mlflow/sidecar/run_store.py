@@ -17,7 +17,7 @@ from typing import NamedTuple, TypedDict
 import anyio
 import anyio.to_thread
 
-from allele_mlflow.clock import now_monotonic_s, thread_cpu_s
+from allele_mlflow.clock import now_monotonic_s, thread_cpu_s, utc_iso
 from allele_mlflow.errors import (
     ErrorKind,
     PermanentTrackingError,
@@ -26,7 +26,15 @@ from allele_mlflow.errors import (
 )
 from allele_mlflow.queue import spool
 from allele_mlflow.queue.archive import is_abandoned
-from allele_mlflow.records import ArtifactAdded, Reading, RunEnded, RunId, RunSpec, RunState
+from allele_mlflow.records import (
+    OWN_ARTIFACTS,
+    ArtifactAdded,
+    Reading,
+    RunEnded,
+    RunId,
+    RunSpec,
+    RunState,
+)
 from allele_mlflow.sidecar import retry
 from allele_mlflow.sidecar.plan import Send, is_pair
 from allele_mlflow.sidecar.run_summary import ORIGIN_TAGS, STARTED_TAG, start_tags
@@ -277,6 +285,8 @@ class RunStore:
     def _reopen(self, tracking: Tracking, run_id: RunId, tags: Mapping[str, str]) -> str:
         found = tracking.look_at_run(run_id)
         started_ns = _started_ns(found.tags)
+        if self._state.run_id is None and started_ns not in (0, self._spec.created_ns):
+            self._state.artifact_folder = _folder_of_part(self._spec.created_ns)
         if not is_abandoned(self._folder):  # who lives is the last, whatever other clocks say
             self._state.opened_ns = max(started_ns + 1, self._spec.created_ns)
             tags = {**tags, STARTED_TAG: str(self._state.opened_ns)}
@@ -323,6 +333,10 @@ class RunStore:
         self._state.last_error = str(exc)
         _logger.warning("run %s: %s", self._spec.run_uid, exc)
         self._on_news()
+
+
+def _folder_of_part(created_ns: int) -> str:
+    return f"{OWN_ARTIFACTS}/parts/{utc_iso(created_ns).replace(':', '-')}"
 
 
 def _started_ns(tags: Mapping[str, str]) -> int:

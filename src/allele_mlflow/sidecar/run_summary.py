@@ -23,14 +23,11 @@ from allele_mlflow.sampling.phase_summary import phases_document, summarise
 from allele_mlflow.sidecar.run_files import RunFiles
 from allele_mlflow.tracking import limits
 
-FOLDER = "allele"
 #: When the run was last known to be served, while it runs.
 HEARTBEAT_TAG = "allele.heartbeat"
 #: When the part of the run that opened it last was started; an earlier part, delivered later, has
 #: no say in how the run ends.
 STARTED_TAG = "allele.started_ns"
-#: Where a run keeps its dead letters.
-REJECTED_ARTIFACT = f"{FOLDER}/{spool.REJECTED_FILE}"
 #: Errors whose traceback is a file of its own.
 MAX_TRACEBACKS = 100
 #: Tags that say where a run comes from.
@@ -102,7 +99,8 @@ def summary_readings(files: RunFiles, end_ns: int) -> list[Reading]:
 
 def summary_files(files: RunFiles, folder: Path, spec: RunSpec) -> Iterator[tuple[str, Path]]:
     """
-    The artifacts of a run's end as (artifact path, file); written into the run's folder on the way.
+    The artifacts of a run's end as (path below our own artifacts, file); written into the run's
+    folder on the way.
     """
     documents: dict[str, Any] = {"environment.json": describe_environment(spec)}
     phases = phases_document(files.phase_rows())
@@ -114,15 +112,15 @@ def summary_files(files: RunFiles, folder: Path, spec: RunSpec) -> Iterator[tupl
     for name, document in documents.items():
         path = folder / name
         spool.write_whole(path, msgspec.json.format(canonical_json(document), indent=1))
-        yield f"{FOLDER}/{name}", path
+        yield name, path
     for number, error in enumerate(errors.first[:MAX_TRACEBACKS]):
         if not error.traceback:  # a process that ended without a word left none
             continue
         path = folder / f"traceback-{number}.txt"
         spool.write_whole(path, error.traceback.encode("utf-8", "backslashreplace"))
-        yield f"{FOLDER}/tracebacks/{number:03d}-{error.fingerprint}.txt", path
+        yield f"tracebacks/{number:03d}-{error.fingerprint}.txt", path
     if files.rejected_path.exists():
-        yield REJECTED_ARTIFACT, files.rejected_path
+        yield spool.REJECTED_FILE, files.rejected_path
 
 
 def describe_environment(spec: RunSpec) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from allele_mlflow.records import Ledger, RunEnded, RunSpec
+from allele_mlflow.records import Ledger, RunEnded, RunSpec, RunState
 from allele_mlflow.sidecar.run_files import RunFiles
 from allele_mlflow.sidecar.run_store import RunStore
 from allele_mlflow.sidecar.run_summary import run_tags, summary_files, summary_readings
@@ -25,10 +25,17 @@ class SummaryWriter:
     """
 
     def __init__(
-        self, folder: Path, spec: RunSpec, files: RunFiles, store: RunStore, uploader: Uploader
+        self,
+        folder: Path,
+        spec: RunSpec,
+        state: RunState,
+        files: RunFiles,
+        store: RunStore,
+        uploader: Uploader,
     ) -> None:
         self._folder = folder
         self._spec = spec
+        self._state = state
         self._files = files
         self._store = store
         self._uploader = uploader
@@ -62,7 +69,7 @@ class SummaryWriter:
         if line_count == self._offered_count:
             return
         for name, path in summary_files(self._files, self._folder, self._spec):
-            self._uploader.offer_own(name, path)
+            self._uploader.offer_own(f"{self._state.artifact_folder}/{name}", path)
         self._offered_count = line_count
 
     async def tag(self, end: RunEnded, ledger: Ledger, *, cpu_s: float) -> None:
