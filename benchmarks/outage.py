@@ -1,10 +1,11 @@
 """
-What a benchmark notices of a store that is away: paired short blocks, in one process.
+What a benchmark notices of a store that is away, and of `durability="power"`: paired short blocks,
+in one process.
 
-A round has four blocks in random order, the same generations from the same seed: without logging,
-logging to a store that answers, to an address that refuses, and to one that accepts and never
-answers. Each of the three has a run and a sidecar of its own for the whole measurement, so what the
-sidecars do falls on all blocks alike.
+A round has five blocks in random order, the same generations from the same seed: without logging,
+logging to a store that answers, the same written through to the disk, logging to an address that
+refuses, and to one that accepts and never answers. Each of the four has a run of its own for the
+whole measurement, so what the sidecars do falls on all blocks alike.
 
     python benchmarks/outage.py            some two minutes (make bench-outage)
     python benchmarks/outage.py --quick    a few rounds, to see that it runs
@@ -60,6 +61,7 @@ START_DEADLINE_S = 60.0
 RATIOS = {
     "refusing_to_answering": ("refusing", "answering"),
     "hanging_to_answering": ("hanging", "answering"),
+    "power_to_answering": ("power", "answering"),
     "answering_to_none": ("answering", "none"),
     "refusing_to_none": ("refusing", "none"),
     "hanging_to_none": ("hanging", "none"),
@@ -86,7 +88,10 @@ def open_logs(folder: Path, away: dict[str, str]) -> dict[str, RunLogger]:
     A run for each store, taken up by its sidecar.
     """
     own = store_settings(folder) | {"idle_timeout_s": 600.0, "exit_timeout_s": EXIT_TIMEOUT_S}
-    logs = {"answering": start_logger("outage", run_name="answering", **own)}
+    logs = {
+        "answering": start_logger("outage", run_name="answering", **own),
+        "power": start_logger("outage", run_name="power", durability="power", **own),
+    }
     for name, uri in away.items():
         settings = own | {"tracking_uri": uri, "artifact_location": None}
         logs[name] = start_logger("outage", run_name=name, **settings)
@@ -194,7 +199,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(description="What a benchmark notices of a store away.")
     parser.add_argument("--quick", action="store_true", help="a few rounds, to see that it runs")
-    parser.add_argument("--rounds", type=int, help=f"of four blocks each ({ROUNDS})")
+    parser.add_argument("--rounds", type=int, help=f"of five blocks each ({ROUNDS})")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="the JSON to write")
     options = parser.parse_args(arguments)
     console = Console()

@@ -95,7 +95,6 @@ SPECIFICATION = {
 ITEMS = [item for items in SPECIFICATION.values() for item in items]
 #: What comes later may be put off to one of these, and to nothing else.
 LATER = {
-    "Nothing lost: crashes, outages, full disks, forks",
     "Throughput: from MLflow's speed to the database's speed",
     "Matrix suites: experiment tracking for benchmarks that a team can rely on",
     "Analysis: comparison, change, anomalies, recommendations that are held to account",

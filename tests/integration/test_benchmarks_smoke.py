@@ -87,7 +87,7 @@ def test_outage_runs(tmp_path: Path) -> None:
     output = tmp_path / "outage.json"
     run(BENCHMARKS / "outage.py", tmp_path, "--quick", "--output", str(output))
     report = json.loads(output.read_text())
-    assert set(report["closes"]) == {"answering", "refusing", "hanging"}
+    assert set(report["closes"]) == {"answering", "power", "refusing", "hanging"}
     for name in ("refusing", "hanging"):
         closed = report["closes"][name]
         assert closed["pending"] == closed["accepted"] > 0
