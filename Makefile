@@ -5,6 +5,8 @@ PYTHON ?= python3
 PORT ?= 5000
 # Options of `allele-mlflow drill`, e.g. DRILL='kill-both --seed 7'.
 DRILL ?=
+# Processes of `make test`: one more than cores, for most tests wait for other processes.
+JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -27,7 +29,8 @@ export PYTHON
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  variables: PYTHON=$(PYTHON) PORT=$(PORT) (of make ui) DRILL=$(DRILL) (of make drill)"
+	@echo "  variables: PYTHON=$(PYTHON) PORT=$(PORT) (of make ui) DRILL=$(DRILL) (of make drill)" \
+		"JOBS=$(JOBS) (of make test)"
 
 demo: $(FOR_DEMO) ## log a real evolution into demo/, from nothing
 	@$(BIN)/python benchmarks/demo.py
@@ -40,10 +43,11 @@ ui: $(FOR_UI) ## MLflow's own UI on the demo's data
 		--host 127.0.0.1 --port $(PORT) --workers 1
 
 test: $(FOR_TEST) ## every test that pip alone can serve
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 test-deep: $(FOR_TEST) ## the same with long searches of the property tests
-	@$(BIN)/python -m pytest -m "" --hypothesis-profile=deep --timeout=1800 -o faulthandler_timeout=1700
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "" --hypothesis-profile=deep \
+		--timeout=1800 -o faulthandler_timeout=1700
 
 drill: $(FOR_TEST) ## the full fault drills: half an hour of kills, outages and full disks
 	@mkdir -p drill

@@ -56,6 +56,8 @@ RESPAWN_EVERY_S = 1.0
 START_S = 3.0
 PROGRESS_AFTER_S = 1.0
 PROGRESS_EVERY_S = 0.2
+#: How long `close` waits for a worker thread to move the delivered run to `done/`.
+PUT_AWAY_S = 2.0
 
 
 class MetricMethod(Protocol):
@@ -580,7 +582,11 @@ class RunLogger:
             return state.done
 
         try:
-            return self._wait(is_over, timeout_s)
+            state = self._wait(is_over, timeout_s)
+            if state is not None and state.done and not goes_on:
+                folder, left_s = str(self._folder), timeout_s + started_s - now_monotonic_s()
+                self._wait(lambda _: not os.path.exists(folder), min(left_s, PUT_AWAY_S))
+            return state
         finally:
             if shows and shown_s >= PROGRESS_AFTER_S:
                 write(sys.stderr, "\r" + " " * 70 + "\r")

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import msgspec
 import pytest
 
 from allele_mlflow.queue import spool
+from allele_mlflow.queue.run_reader import RunReader
 from allele_mlflow.records import RunState
 from allele_mlflow.testing import assert_ledger_balanced
 from tests.integration.runs import DEADLINE_S, Station, wait_for
@@ -58,6 +60,24 @@ def test_thread_delivers_the_same(station: Station, tmp_path: Path) -> None:
     assert kept.latest["phase/work/count"] == 3
     assert len(kept.rows("system/process_rss_megabytes")) >= 2
     assert kept.delivery["delivered"] == expected
+
+
+def test_delivered_run_is_out_of_the_way(station: Station, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    After `close` nothing is left to be done by a thread that ends with the program.
+    """
+    archive = RunReader.archive
+
+    def archive_slowly(self: RunReader) -> bool:
+        time.sleep(0.3)
+        return archive(self)
+
+    monkeypatch.setattr(RunReader, "archive", archive_slowly)
+    with station.start("thread", **THREAD) as log:
+        log.metric("a", 1.0, 0)
+    assert [path.parent.name for path in (station.folder / "spool").glob(f"*/*/{log.run_uid}")] == [
+        "done"
+    ]
 
 
 def test_thread_serves_several_runs(station: Station) -> None:
