@@ -26,7 +26,6 @@ NOT_YET_IN_FORCE = frozenset(
         "auto_experiment_tracking",
         "artifact_retention_days",
         "sampling",
-        "bulk_store",
     }
 )
 LOCAL_BATCH_SIZE = 100
@@ -207,7 +206,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 64 * 1024 * 1024
     bulk_store: Annotated[
-        Literal["auto", "off"], Meta(description="Use the bulk SQL store where it fits.")
+        Literal["auto", "off"],
+        Meta(
+            description="`auto`: batches go to SQLite and PostgreSQL past MLflow's slow call, into "
+            "the same rows, where MLflow and its tables are as we know them; `off`: never."
+        ),
     ] = "auto"
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],

@@ -21,6 +21,7 @@ from allele_mlflow.clock import now_monotonic_s, pause_s
 from allele_mlflow.settings import environment, publish_variable
 from allele_mlflow.tracking.client import MlflowTracking, prepare_environment
 from allele_mlflow.tracking.schema import prepare_schema
+from tests.integration.postgres import Postgres, opened_postgres
 from tests.integration.runs import offline, station
 
 __all__ = ["offline", "station"]  # fixtures
@@ -86,6 +87,15 @@ def mlflow_server(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -
         yield url
     finally:
         _stop_group(server)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """
+    A real PostgreSQL, started when first asked for; databases need names of their own.
+    """
+    with opened_postgres(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
 
 
 def _server_command(folder: Path, port: int) -> list[str]:

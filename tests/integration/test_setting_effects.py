@@ -6,6 +6,7 @@ Where a setting slows something down, a second run without it says when to look:
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import warnings
@@ -44,6 +45,7 @@ EFFECTS = {
     "sample_interval_s": "test_setting_effects.py::test_sample_interval",
     "exit": "test_setting_effects.py::test_detach_hands_over_at_once",
     "exit_timeout_s": "test_unreachable.py::test_nobody_answers",
+    "bulk_store": "test_setting_effects.py::test_bulk_store_says_who_writes",
     "worker": "test_thread_worker.py::test_thread_delivers_the_same",
     "strict": "test_bad_input.py::test_mistake_raises_when_strict",
     "overhead_budget_percent": "test_setting_effects.py::test_overhead_above_budget_warns",
@@ -146,7 +148,7 @@ def test_experiment_prefix_and_artifact_location(station: Station, tmp_path: Pat
 
 def test_metrics_batch_size_is_a_ceiling(station: Station, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    No call of `log_batch` has more metrics, and full batches have as many.
+    No call of MLflow's `log_batch` has more metrics, and full batches have as many.
     """
     sizes: list[int] = []
     log_batch = MlflowTracking.log_batch
@@ -157,13 +159,32 @@ def test_metrics_batch_size_is_a_ceiling(station: Station, monkeypatch: pytest.M
         log_batch(self, run_id, readings=readings, **more)
 
     monkeypatch.setattr(MlflowTracking, "log_batch", counting)
-    with station.start(metrics_batch_size=17, worker="thread", idle_timeout_s=0.0) as log:
+    with station.start(
+        metrics_batch_size=17, bulk_store="off", worker="thread", idle_timeout_s=0.0
+    ) as log:
         for step in range(100):
             log.metric("a", 1.0, step)
         assert log.run_id
     assert sum(sizes) == 100
     assert max(sizes) == 17
     assert_ledger_balanced(log.close().ledger, accepted=100)
+
+
+@pytest.mark.parametrize(("bulk_store", "writes_by"), [("auto", "bulk"), ("off", "MLflow")])
+def test_bulk_store_says_who_writes(station: Station, bulk_store: str, writes_by: str) -> None:
+    """
+    Batches go to a SQLite store in bulk, or through MLflow's own call; the sidecar says which.
+    """
+    with station.start(bulk_store=bulk_store) as log:
+        log.metric("a", 1.0, 0)
+        assert log.flush()
+
+        def said() -> bool:
+            texts = [path.read_bytes() for path in station.scope.glob("sidecar-*.json")]
+            return any(json.loads(text)["writes_by"] == writes_by for text in texts)
+
+        wait_for(said, "the sidecar's word")
+    assert station.finished(log.run_uid).latest["a"] == 1.0
 
 
 def test_spool_dir_says_where_records_wait(offline: Station, tmp_path: Path) -> None:
@@ -219,9 +240,9 @@ def test_cpu_limit_slows_delivery(station: Station) -> None:
     While the benchmark lives, a sidecar with less CPU delivers later; at the close it hurries.
     """
     number = 5000  # many times what the first 50 ms of CPU, which are free, deliver anywhere
-    with station.start(sidecar_cpu_percent=1.0) as slow:
+    with station.start(sidecar_cpu_percent=1.0, bulk_store="off") as slow:
         slow.series("a", [1.0] * number)
-        with station.start() as quick:
+        with station.start(bulk_store="off") as quick:
             quick.series("a", [1.0] * number)
             wait_for(lambda: delivered(quick) == number, "the quick one's readings")
         assert delivered(slow) < number / 2
@@ -233,7 +254,7 @@ def test_lag_lifts_the_cpu_limit(station: Station) -> None:
     """
     A delivery that lags more than MAX_LAG_S has no CPU limit any more, and the log says so.
     """
-    with station.start(sidecar_cpu_percent=2.0, max_lag_s=1.0) as log:
+    with station.start(sidecar_cpu_percent=2.0, max_lag_s=1.0, bulk_store="off") as log:
         for step in range(1000):
             log.metric("a", 1.0, step)
         wait_for(lambda: delivered(log) == 1000, "all readings, without a flush")

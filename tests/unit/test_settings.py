@@ -686,11 +686,11 @@ def test_settings_not_in_force_warn_together(tmp_path: Path) -> None:
     """
     Several of them give one warning that names them all, each as the user wrote it.
     """
-    loaded = load_in(tmp_path, {"ALLELE_MLFLOW_BULK_STORE": "off"}, sampling="x")
+    loaded = load_in(tmp_path, {"ALLELE_MLFLOW_AUTO_REGISTER_MODELS": "false"}, sampling="x")
     with pytest.warns(SettingsWarning) as caught:
         warn_not_in_force(loaded)
     assert len(caught) == 1
-    assert str(caught[0].message).endswith(": sampling, ALLELE_MLFLOW_BULK_STORE")
+    assert str(caught[0].message).endswith(": ALLELE_MLFLOW_AUTO_REGISTER_MODELS, sampling")
 
 
 def test_nothing_warns_that_was_not_asked_of_us(tmp_path: Path) -> None:

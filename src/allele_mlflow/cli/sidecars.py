@@ -104,6 +104,7 @@ class Sidecar:
             "runs": status.runs if status else [],
             "cpu_s": status.cpu_s if status else None,
             "store": status.store if status else None,
+            "writes_by": status.writes_by if status else None,
             "last_error": status.last_error if status else None,
         }
 

@@ -238,6 +238,7 @@ def _show_sidecars(place: _Spool) -> None:
                 f", heartbeat {one.heartbeat_age_s or 0.0:,.0f} s ago, {runs}, "
                 f"{status.cpu_s:,.1f} s of CPU, to {status.store}"
             )
+            text += f", written by {status.writes_by}" if status.writes_by else ""
         say(shown(text))
         if status is not None and status.last_error:
             say(f"  its last error: {shown(status.last_error)}")

@@ -431,6 +431,7 @@ class RunDelivery:
             _logger.warning("run %s: %s", self.spec.run_uid, exc)
             return
         self.plan.acknowledged()
+        self.plan.readings_per_send = self.store.readings_per_call
         self.state.last_error = None
         if send.kind == "metric":
             self._rates.append((len(send.items), cost.seconds))

@@ -22,7 +22,7 @@ SHELL = "/bin/sh"
 SHELL_SCRIPT = '"$@" &'
 WORKING_FOLDER = "/"
 #: What the sidecar needs of the settings; the rest travels with each run.
-FORWARDED = ("tracking_uri", "model_registry_uri", "idle_timeout_s", "log_level")
+FORWARDED = ("tracking_uri", "model_registry_uri", "idle_timeout_s", "bulk_store", "log_level")
 LEFT_AT_DEFAULT = frozenset({"model_registry_uri"})
 
 

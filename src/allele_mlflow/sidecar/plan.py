@@ -129,6 +129,8 @@ class RunPlan:
     ) -> None:
         self.batch_size = min(batch_size, limits.METRICS_PER_CALL)
         self.flush_interval_s = flush_interval_s
+        #: Readings that the store takes in one call where these are more than a batch.
+        self.readings_per_send = 0
         #: Deliver at once, whatever the age: a flush, the run's end, a drain.
         self.is_urgent = False
         #: Only hold, until it becomes urgent (quiet delivery, or no store to deliver to).
@@ -245,7 +247,7 @@ class RunPlan:
             return self._queue[0]
         if self.is_quiet and not self.is_urgent:
             return Wait(HOLD_S)
-        return Read(max(1, self.batch_size - len(self._held["metric"])))
+        return Read(max(1, self._send_size - len(self._held["metric"])))
 
     @property
     def in_flight(self) -> int:
@@ -290,6 +292,10 @@ class RunPlan:
         """
         return self._error
 
+    @property
+    def _send_size(self) -> int:
+        return max(self.batch_size, self.readings_per_send)
+
     def _is_due(self, now_s: float) -> bool:
         if self._oldest_s is None or (self.is_quiet and not self.is_urgent):
             return False
@@ -301,7 +307,7 @@ class RunPlan:
         for kind in SEND_ORDER:
             held, self._held[kind] = self._held[kind], []
             if kind == "metric":
-                size = self.batch_size
+                size = self._send_size
                 parts = [held[start : start + size] for start in range(0, len(held), size)]
             else:
                 parts = _by_key(kind, held)

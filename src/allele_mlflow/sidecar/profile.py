@@ -32,6 +32,7 @@ def profile_of(scope: Path, settings: Settings, environ: Mapping[str, str] | Non
         settings.tracking_uri,
         # the default one lies in the working folder, which makes no difference to delivery
         settings.model_registry_uri if "model_registry_uri" in settings.origins else "",
+        settings.bulk_store,
         sys.executable,
         __version__,
         str(SPOOL_FORMAT),

@@ -193,6 +193,13 @@ class RunStore:
         """
         return self._connect().is_idempotent
 
+    @property
+    def readings_per_call(self) -> int:
+        """
+        As `Tracking.readings_per_call`.
+        """
+        return self._connect().readings_per_call
+
     def perform(self, send: Send) -> None:
         """
         Make the one call that the plan wants.
@@ -200,7 +207,14 @@ class RunStore:
         Raises:
             TrackingError: the store did not take it.
         """
-        self.log_batch(**batch_of(send))
+        batch = batch_of(send)
+        readings = batch.get("readings", ())
+        size = max(self._spec.batch_size, self.readings_per_call)
+        if len(readings) <= size:
+            self.log_batch(**batch)
+            return
+        for start in range(0, len(readings), size):  # the store takes less by now than it did
+            self.log_batch(readings=readings[start : start + size])
 
     def log_batch(
         self,

@@ -29,7 +29,7 @@ def open_store(settings: Settings, *, owns_process: bool = True) -> Tracking:
             changes = prepare_environment(environment(), tracking_uri=settings.tracking_uri)
             for name, value in changes.items():
                 publish_variable(name, value)
-        return MlflowTracking(settings.tracking_uri)
+        return MlflowTracking(settings.tracking_uri, is_bulk=settings.bulk_store == "auto")
     except ImportError as exc:
         raise TransientTrackingError(
             f"mlflow cannot be imported ({exc}); records wait in the spool",

@@ -55,6 +55,8 @@ class SidecarStatus(msgspec.Struct, kw_only=True):
     cpu_s: float
     store: str = ""
     last_error: str | None = None
+    #: What writes batches, e.g. "bulk"; empty before the store is opened.
+    writes_by: str = ""
 
 
 class SharedTracking:
@@ -80,6 +82,13 @@ class SharedTracking:
             if self._tracking is None:
                 self._tracking = self._make()
             return self._tracking
+
+    @property
+    def writes_by(self) -> str:
+        """
+        As the store's; empty before it is opened.
+        """
+        return self._tracking.writes_by if self._tracking is not None else ""
 
     def close(self) -> None:
         """
@@ -375,6 +384,7 @@ class Worker:
             status.updated_ns = now_ns()
             status.runs = sorted(self.deliveries)
             status.cpu_s = process_cpu_s()
+            status.writes_by = self._tracking.writes_by
             try:
                 spool.write_whole(self._status_path, msgspec.json.encode(status))
             except OSError as exc:

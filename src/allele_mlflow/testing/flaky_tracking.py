@@ -92,6 +92,20 @@ class FlakyTracking:
         self._lock = threading.Lock()
 
     @property
+    def writes_by(self) -> str:
+        """
+        As the wrapped one's.
+        """
+        return self.inner.writes_by
+
+    @property
+    def readings_per_call(self) -> int:
+        """
+        As the wrapped one's.
+        """
+        return self.inner.readings_per_call
+
+    @property
     def is_idempotent(self) -> bool:
         """
         As the inner one.

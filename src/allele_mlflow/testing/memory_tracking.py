@@ -101,6 +101,8 @@ class MemoryTracking:
     """
 
     is_idempotent = True
+    writes_by = "memory"
+    readings_per_call = 0
 
     def __init__(self) -> None:
         self.experiments: dict[str, MemoryExperiment] = {}

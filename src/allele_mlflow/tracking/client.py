@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import posixpath
 import re
@@ -30,11 +31,15 @@ from allele_mlflow.tracking.artifact_names import (
     needs_quoting,
     quoted_for_url,
 )
+from allele_mlflow.tracking.bulk_store import READINGS_PER_TRANSACTION, BulkStore, UnfitError
 from allele_mlflow.tracking.duplicates import is_duplicate_reading, split_nan
 from allele_mlflow.tracking.error_mapping import mapped_errors
+from allele_mlflow.tracking.limits import METRICS_PER_CALL
 from allele_mlflow.tracking.protocol import RunGlance
 from allele_mlflow.tracking.schema import prepare_schema, sqlite_path
 from allele_mlflow.tracking.versions import import_mlflow
+
+_logger = logging.getLogger(__name__)
 
 RUN_UID_TAG = "allele.run_uid"
 HTTP_TIMEOUT_S = 30
@@ -99,12 +104,13 @@ class MlflowTracking:
     Thread safety: any number of threads. Process safety: not across a fork.
     """
 
-    def __init__(self, tracking_uri: str) -> None:
+    def __init__(self, tracking_uri: str, *, is_bulk: bool = False) -> None:
         """
         A store that is not opened yet.
 
         Args:
             tracking_uri: As MLflow takes it, absolute (a relative one follows the working folder).
+            is_bulk: Whether batches are written by `BulkStore` where the store is fit for it.
 
         HTTP time-outs are the process's, by MLflow's making: see `prepare_environment`.
         """
@@ -114,6 +120,23 @@ class MlflowTracking:
         self._client: Any = None
         self._file: Path | None = None
         self._file_identity: tuple[int, int] | None = None
+        self._is_bulk = is_bulk
+        self._bulk: BulkStore | None = None
+        self._writes_by = ""
+
+    @property
+    def writes_by(self) -> str:
+        """
+        What writes batches: "bulk", or "MLflow", and why; empty before the store is opened.
+        """
+        return self._writes_by
+
+    @property
+    def readings_per_call(self) -> int:
+        """
+        0 unless batches are written by `BulkStore`.
+        """
+        return READINGS_PER_TRANSACTION if self._bulk is not None else 0
 
     @property
     def is_idempotent(self) -> bool:
@@ -222,12 +245,26 @@ class MlflowTracking:
         tags: Mapping[str, str] | None = None,
     ) -> None:
         """
-        One call to MLflow's `log_batch`; the caller keeps to `tracking.limits`.
+        One call to MLflow's `log_batch`; the caller keeps to `tracking.limits`, and for readings
+        to `readings_per_call` where that is more.
 
         MLflow writes params, metrics and tags in this order, each in a transaction of its own:
-        after an error some may be there, and sending all of it again is right.
+        after an error some may be there, and sending all of it again is right. Where the store is
+        fit for it, `BulkStore` does the same in one transaction.
         """
         client = self._opened()
+        bulk, failure = self._bulk, None
+        if bulk is not None:
+            with mapped_errors(f"log_batch of run {run_id}"):
+                try:
+                    if bulk.log_batch(run_id, readings=readings, params=params, tags=tags):
+                        return
+                except Exception as exc:
+                    if getattr(exc, "error_code", "INTERNAL_ERROR") != "INTERNAL_ERROR":
+                        raise
+                    failure = exc  # of the database, or of ours: MLflow's own call tells
+        more = readings[METRICS_PER_CALL:]  # what was meant for the bulk store, which failed
+        readings = readings[:METRICS_PER_CALL]
         try:
             _send(client, run_id, readings, params, tags)
         except TransientTrackingError as exc:
@@ -241,6 +278,10 @@ class MlflowTracking:
                 except TransientTrackingError as single:
                     if not is_duplicate_reading(single.__cause__):
                         raise
+        if more:
+            self.log_batch(run_id, readings=more)
+        elif failure is not None:
+            self._give_up_bulk(f"it failed where MLflow's own call did not: {failure!r}")
 
     def log_artifact(self, run_id: RunId, file: Path, artifact_path: str) -> None:
         """
@@ -355,6 +396,19 @@ class MlflowTracking:
         if self._file is not None:
             self._file_identity = _identity(self._file)
         self._client = client
+        self._bulk, self._writes_by = None, "MLflow"
+        if self._is_bulk:
+            try:
+                self._bulk = BulkStore(_store_of(client))
+                self._writes_by = "bulk"
+            except UnfitError as exc:
+                self._writes_by = f"MLflow ({exc})"
+
+    def _give_up_bulk(self, why: str) -> None:
+        with self._lock:
+            self._bulk, self._is_bulk = None, False
+            self._writes_by = f"MLflow ({why})"
+        _logger.warning("bulk store: %s", why)
 
 
 def _stop_retries_on_opening() -> None:
@@ -411,11 +465,13 @@ def _drop_connections(client: Any) -> None:
     # MLflow keeps one store for each URI for the life of the process and has no way to close it.
     # The engine's pool is replaced by an empty one: the store stays usable, and opens what is
     # there then.
-    engine = getattr(
-        getattr(getattr(client, "_tracking_client", None), "store", None), "engine", None
-    )
+    engine = getattr(_store_of(client), "engine", None)
     if engine is not None:
         engine.dispose()
+
+
+def _store_of(client: Any) -> Any:
+    return getattr(getattr(client, "_tracking_client", None), "store", None)
 
 
 def _is_taken(exc: Exception) -> bool:

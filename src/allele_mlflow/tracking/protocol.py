@@ -38,6 +38,19 @@ class Tracking(Protocol):
         Whether a second `log_batch` with the same readings changes nothing (MLflow's SQL stores).
         """
 
+    @property
+    def writes_by(self) -> str:
+        """
+        What writes batches, in a few words for a person; empty where that is not known yet.
+        """
+
+    @property
+    def readings_per_call(self) -> int:
+        """
+        How many readings one `log_batch` writes in one transaction, where these may be more than
+        MLflow takes in a call; else 0.
+        """
+
     def ensure_experiment(self, name: str, *, artifact_location: str | None) -> str:
         """
         The id of the experiment of that name, created (or restored if deleted) where it must be.
