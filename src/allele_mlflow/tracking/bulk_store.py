@@ -13,6 +13,7 @@ MLflow 3.9 to 3.17.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -37,7 +38,7 @@ TABLES: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "tags": (frozenset({"key", "run_uuid"}), frozenset({"value"})),
 }
 #: Of the store's class: what we call, and what we stand in for.
-CALLED = ("ManagedSessionMaker", "_get_run", "_check_run_is_active", "_run_with_deadlock_retry")
+CALLED = ("ManagedSessionMaker", "_get_run", "_check_run_is_active")
 REPLACED = (
     "log_batch",
     "_log_metrics",
@@ -81,6 +82,10 @@ class BulkStore:
             raise UnfitError(f"database {self._database!r}: want SQLite or PostgreSQL")
         _check_tables(store.engine)
         self._insert = _WRITERS[self._database]
+        # older ones know no replicas, and do not repeat what a deadlock ended
+        is_routed = "read_only" in inspect.signature(store.ManagedSessionMaker).parameters
+        self._session_options = {"read_only": False} if is_routed else {}
+        self._retrying = getattr(store, "_run_with_deadlock_retry", _call)
         self._known_keys: set[str] = set()
 
     def log_batch(
@@ -109,7 +114,7 @@ class BulkStore:
         kept = [_validate_param(k, v, path=f"params[{i}]") for i, (k, v) in pairs]
         pairs = enumerate((tags or {}).items())
         marks = [_validate_tag(k, v, path=f"tags[{i}]") for i, (k, v) in pairs]
-        self._store._run_with_deadlock_retry(
+        self._retrying(
             self._write,
             run_id,
             rows_of(run_id, readings),
@@ -121,7 +126,7 @@ class BulkStore:
     def _write(
         self, run_id: str, rows: list[Row], params: dict[str, str], tags: dict[str, str]
     ) -> None:
-        with self._store.ManagedSessionMaker(read_only=False) as session:
+        with self._store.ManagedSessionMaker(**self._session_options) as session:
             connection = session.connection()
             if self._database == "sqlite":
                 # else the lock is asked for when we have read already, and may be refused at once
@@ -152,6 +157,10 @@ class BulkStore:
             if key not in known or timestamp_ms < 0:
                 _validate_metric(key, value, timestamp_ms, step, path=f"metrics[{index}]")
                 known.add(key)
+
+
+def _call(work: Callable[..., None], *arguments: Any) -> None:
+    work(*arguments)
 
 
 def _refuse_changes(run_id: str, sent: Mapping[str, str], stored: Mapping[str, str]) -> None:
@@ -293,7 +302,7 @@ def _check_class(store: Any) -> None:
 
 
 def _check_tables(engine: Any) -> None:
-    from sqlalchemy import inspect
+    import sqlalchemy
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
@@ -301,7 +310,7 @@ def _check_tables(engine: Any) -> None:
             version = engine.dialect.dbapi.sqlite_version_info
             if version < SQLITE_FLOOR:
                 raise UnfitError(f"SQLite {version}: want {SQLITE_FLOOR} or newer")
-        inspector = inspect(engine)
+        inspector = sqlalchemy.inspect(engine)
         for table, (key, rest) in TABLES.items():
             columns = {column["name"] for column in inspector.get_columns(table)}
             if columns != key | rest:
