@@ -24,7 +24,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: help demo ui drill test test-deep test-floor check format docs bench bench-whole bench-sidecar \
-	bench-outage bench-recovery clean
+	bench-outage bench-recovery bench-store clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -86,6 +86,9 @@ bench-outage: $(FOR_DEMO) ## what a benchmark notices of a store that is away
 
 bench-recovery: $(FOR_DEMO) ## how soon a sync of a million records sends, and its memory
 	@$(BIN)/python benchmarks/recovery.py
+
+bench-store: $(FOR_TEST) ## rows a second: the database's floor, the bulk store, MLflow's log_batch
+	@$(BIN)/python benchmarks/store.py
 
 clean: ## remove what make made: environments, caches, demo/
 	@rm -rf $(VENV) $(VENV)-floor demo drill build dist .mypy_cache .ruff_cache .pytest_cache \

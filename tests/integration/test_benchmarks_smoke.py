@@ -96,6 +96,18 @@ def test_outage_runs(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [output]
 
 
+def test_store_runs(tmp_path: Path) -> None:
+    """
+    All three ways write into both databases, and nothing is left behind.
+    """
+    output = tmp_path / "store.json"
+    run(BENCHMARKS / "store.py", tmp_path, "--quick", "--output", str(output))
+    results = json.loads(output.read_text())["results"]
+    assert set(results) == {"sqlite", "postgresql"}
+    assert all(row["bulk_to_stock"] > 0 for rows in results.values() for row in rows)
+    assert list(tmp_path.iterdir()) == [output]
+
+
 @pytest.mark.parametrize("arm", ARMS)
 def test_arm_runs(arm: str, empty_store: Path, tmp_path: Path) -> None:
     """
