@@ -6,9 +6,11 @@ the last one.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import anyio
 import msgspec
@@ -17,9 +19,11 @@ import pytest
 from allele_mlflow.clock import now_ns
 from allele_mlflow.queue import spool
 from allele_mlflow.queue.writer import StreamWriter
-from allele_mlflow.records import ErrorLogged, RecordRejected, RunSpec, StreamEnded
+from allele_mlflow.records import ErrorLogged, RecordRejected, RunId, RunSpec, StreamEnded
 from allele_mlflow.sidecar.dead_letters import DeadLetters
+from allele_mlflow.sidecar.run_summary import STARTED_TAG
 from allele_mlflow.testing import Fault, FlakyTracking, MemoryTracking, assert_ledger_balanced
+from allele_mlflow.tracking.client import RUN_UID_TAG
 from tests.integration.runs import Station, wait_for
 from tests.integration.spooled_runs import (
     end_run,
@@ -191,6 +195,36 @@ async def test_earlier_part_does_not_end_one_that_runs(tmp_path: Path) -> None:
         assert the_run(tracking).status == "RUNNING"
         end_run(owner)
     assert the_run(tracking).status == "FINISHED"
+
+
+async def test_sidecar_killed_while_it_opens_a_run_again_is_no_later_part(tmp_path: Path) -> None:
+    """A sidecar dies between two words to MLflow, then the owner dies: the run still ends."""
+    created_ns = now_ns()
+    run, owner = start_run(tmp_path / "first", created_ns=created_ns)
+    scope, kept = run.parent.parent, tmp_path / "at the kill"
+
+    class Watched(MemoryTracking):
+        def log_batch(self, run_id: RunId, **more: Any) -> None:
+            super().log_batch(run_id, **more)
+            if STARTED_TAG in (more.get("tags") or {}) and not kept.exists():
+                shutil.copytree(scope, kept)
+
+    tracking = Watched()
+    experiment_id = tracking.ensure_experiment("e", artifact_location=None)
+    # by a sidecar that was killed before it could note the run
+    tags = {RUN_UID_TAG: run.name, STARTED_TAG: str(created_ns)}
+    tracking.create_run(experiment_id, run_name=None, start_ms=1, tags=tags)
+    owner.metric("m", 1.0, 1)
+    async with anyio.create_task_group() as group:
+        group.start_soon(serve, make_worker(run, tracking))
+        with anyio.fail_after(30):
+            await until(kept.exists)
+            end_run(owner)
+    (stored,) = tracking.runs.values()
+    stored.status = "RUNNING"
+    await serve(make_worker(kept / "runs" / run.name, tracking))
+    assert stored.status != "RUNNING"
+    assert not [name for name in stored.artifacts if name.startswith("allele/parts")]
 
 
 async def test_living_part_is_the_last_whatever_the_clocks_say(tmp_path: Path) -> None:

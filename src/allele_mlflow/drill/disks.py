@@ -286,7 +286,7 @@ DRILLS = (
             guarantee=4 if name in ("quota", "spool-deleted") else 7,
             run=partial(on_small_disk, trial=trial, **options),
             short=1,
-            full=5,
+            full=3,
         )
         for name, trial, promise, options in _ON_A_DISK
     ),

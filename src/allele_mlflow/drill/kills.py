@@ -273,7 +273,7 @@ DRILLS = (
         guarantee=3,
         run=stop_sidecar,
         short=1,
-        full=2,
+        full=1,
     ),
     *(
         Drill(

@@ -199,7 +199,7 @@ DRILLS = (
         guarantee=1,
         run=partial(leave, script=FORK_BESIDE_THREAD, ended_by=("close",)),
         short=1,
-        full=20,
+        full=10,
     ),
     *(
         Drill(

@@ -94,6 +94,7 @@ def compare_said(
     ended_by: Sequence[str] = (),
     errors: int = 0,
     tracking_uri: str | None = None,
+    deadline_s: float = DEADLINE_S,
 ) -> Trial:
     """
     Wait until a script's run is delivered, and count what of it is in MLflow.
@@ -106,9 +107,10 @@ def compare_said(
         ended_by: What its tag `allele.ended_by` may say; empty: anything.
         errors: That the run must have.
         tracking_uri: Where the run is, where that is not the place's store.
+        deadline_s: For the delivery.
     """
     uri = tracking_uri or place.tracking_uri
-    state = place.await_done(said.run_uid)
+    state = place.await_done(said.run_uid, deadline_s=deadline_s)
     runs = find_stored_runs(uri, place.spec(said.run_uid).experiment, said.run_uid)
     if len(runs) != 1:
         return Trial(problems=(f"run {said.run_uid} is {len(runs)} runs in MLflow",))

@@ -355,7 +355,7 @@ DRILLS = (
             guarantee=7,
             run=partial(endure, switch_on=switch_on, name=fault),
             short=int(name in {"refused", "page-200"}),
-            full=2,
+            full=2 if name in {"refused", "hangs", "500"} else 1,
         )
         for name, (switch_on, fault, what) in OUTAGES.items()
     ),
@@ -376,7 +376,7 @@ DRILLS = (
         guarantee=2,
         run=slow_down,
         short=0,
-        full=2,
+        full=1,
     ),
     *(
         Drill(
@@ -385,7 +385,7 @@ DRILLS = (
             guarantee=7,
             run=partial(wait_as_told, as_date=form == "date"),
             short=int(form == "date"),
-            full=3,
+            full=2,
         )
         for form in ("seconds", "date")
     ),
@@ -428,7 +428,7 @@ DRILLS = (
         guarantee=7,
         run=restart,
         short=0,
-        full=3,
+        full=2,
     ),
     *(
         Drill(

@@ -13,6 +13,7 @@ import errno
 import mmap
 import os
 import resource
+import signal
 import struct
 import sys
 import threading
@@ -176,6 +177,8 @@ def main() -> None:
     """
     Log until killed, or for so many rounds a thread; then close.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a drill started with `&` or nohup
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     parser = argparse.ArgumentParser(prog="allele_mlflow.drill.workload")
     parser.add_argument("returned", type=Path)
     parser.add_argument("--threads", type=int, default=1)

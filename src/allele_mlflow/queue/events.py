@@ -61,7 +61,9 @@ class EventReader:
     """
     Reads frames from an offset on; skips what is damaged and counts it. Not thread-safe.
 
-    `skipped_bytes` are bytes that were no frame, `skipped` where they stand, as (start, end).
+    `skipped_bytes` are bytes that were no frame, `skipped` where they stand, as (start, end). The
+    begin of a frame that was never written further is none of them, where another one follows: its
+    call raised, or did not return.
     """
 
     def __init__(self, path: Path, offset: int = 0) -> None:
@@ -117,6 +119,9 @@ class EventReader:
         following = self._find_magic(descriptor, self.offset + 1, end)
         if following is None and not is_final:
             return None
+        if following is not None and _is_cut(descriptor, self.offset, following):
+            self.offset = following
+            return EventFrame(_DAMAGED, following)
         following = end if following is None else following
         self.skipped_bytes += following - self.offset
         last = self.skipped[-1] if self.skipped else None
@@ -146,6 +151,20 @@ class UnknownEvent(Event, frozen=True):
 
 
 _DAMAGED = Event(timestamp_ns=0)
+
+
+def _is_cut(descriptor: int, start: int, end: int) -> bool:
+    """
+    Whether these bytes are the begin of a frame that was never written further.
+    """
+    piece = os.pread(descriptor, end - start, start)
+    if len(piece) < layout.FRAME_HEAD.size:
+        return piece.startswith(layout.FRAME_MAGIC[: len(piece)])
+    magic, length, crc = layout.FRAME_HEAD.unpack_from(piece)
+    payload = piece[layout.FRAME_HEAD.size :]
+    if magic != layout.FRAME_MAGIC or not len(payload) < length <= layout.FRAME_MAX_BYTES:
+        return False
+    return zlib.crc32(payload) != int(crc)  # a whole frame with a damaged length has its checksum
 
 
 def _decode(payload: bytes) -> Event:

@@ -6,6 +6,7 @@ A call of MLflow's cannot be cancelled: the run waits for it while the other run
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import threading
@@ -299,10 +300,14 @@ class RunStore:
     def _reopen(self, tracking: Tracking, run_id: RunId, tags: Mapping[str, str]) -> str:
         found = tracking.look_at_run(run_id)
         started_ns = _started_ns(found.tags)
-        if self._state.run_id is None and started_ns not in (0, self._spec.created_ns):
+        ours = (0, self._spec.created_ns, self._state.opened_ns)
+        if self._state.run_id is None and started_ns not in ours:
             self._state.artifact_folder = _folder_of_part(self._spec.created_ns)
         if not is_abandoned(self._folder):  # who lives is the last, whatever other clocks say
             self._state.opened_ns = max(started_ns + 1, self._spec.created_ns)
+            with contextlib.suppress(OSError):
+                # before MLflow has it: who comes after us would take it for a later part's
+                spool.write_struct(self._folder / spool.STATE_FILE, self._state)
             tags = {**tags, STARTED_TAG: str(self._state.opened_ns)}
         self._is_superseded = started_ns > self._present_ns
         if not self._is_superseded:

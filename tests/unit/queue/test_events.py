@@ -149,6 +149,30 @@ def test_damage_is_told_with_its_bytes(tmp_path: Path) -> None:
     assert many.skipped[-1][1] == 99 * (1 + len(frames[0])) + 1
 
 
+@pytest.mark.parametrize("cut", range(1, len(encode_frame(SAMPLES[1])), 11))
+def test_frame_that_a_full_disk_cut_is_no_damage(tmp_path: Path, cut: int) -> None:
+    """Its call raised, and was counted; frames that follow are read, and nothing is reported."""
+    frames = [encode_frame(event) for event in SAMPLES]
+    log = tmp_path / "events.log"
+    log.write_bytes(frames[0] + frames[1][:cut] + frames[2])
+    reader = EventReader(log)
+    assert [f.event for f in reader.read(limit=10, is_final=True)] == [SAMPLES[0], SAMPLES[2]]
+    assert (reader.skipped, reader.skipped_bytes) == ([], 0)
+
+
+@pytest.mark.parametrize("bit", [1, 1 << 10])
+def test_whole_frame_with_a_damaged_length_is_damage(tmp_path: Path, bit: int) -> None:
+    """A frame whose length became larger is no cut one: its call had returned."""
+    frames = [bytearray(encode_frame(event)) for event in SAMPLES]
+    length = int.from_bytes(frames[1][4:8], "little")
+    frames[1][4:8] = (length | bit if not length & bit else length + 2 * bit).to_bytes(4, "little")
+    log = tmp_path / "events.log"
+    log.write_bytes(b"".join(frames))
+    reader = EventReader(log)
+    assert SAMPLES[2] in [f.event for f in reader.read(limit=10, is_final=True)]
+    assert reader.skipped == [(len(frames[0]), len(frames[0]) + len(frames[1]))]
+
+
 def test_zeros_are_no_frame(tmp_path: Path) -> None:
     """A head whose length and checksum are zeros is damage, though zero is the checksum of
     nothing.
