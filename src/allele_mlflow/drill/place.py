@@ -142,6 +142,8 @@ class Place:
         self.programs: list[Program] = []
         #: Scopes that are another boot's by now.
         self.earlier_scopes: list[Path] = []
+        #: Settings of its programs beside the usual ones.
+        self.settings: dict[str, object] = {}
         #: Variables of its programs that are no settings of ours.
         self.variables: dict[str, str] = {}
         #: None: what the server says.
@@ -166,7 +168,7 @@ class Place:
             "sidecar_cpu_percent": 100,
             "exit_timeout_s": DEADLINE_S,
         }
-        said |= settings
+        said |= self.settings | settings
         environ = {k: v for k, v in environment().items() if not k.startswith(PREFIX)}
         environ |= self.variables
         environ |= {PREFIX + k.upper(): str(v) for k, v in said.items() if v is not None}
