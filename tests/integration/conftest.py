@@ -13,6 +13,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -69,11 +70,20 @@ def mlflow_server(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -
     """
     folder = tmp_path_factory.mktemp("mlflow_server")
     shutil.copyfile(empty_store, folder / "mlflow.db")
+    with opened_server(folder, f"sqlite:///{folder / 'mlflow.db'}") as url:
+        yield url
+
+
+@contextmanager
+def opened_server(folder: Path, store_uri: str) -> Iterator[str]:
+    """
+    The address of a real `mlflow server` on a store, its artifacts below the folder.
+    """
     port = _free_port()
     log = folder / "server.log"
     with log.open("wb") as output:
         server = subprocess.Popen(
-            _server_command(folder, port),
+            _server_command(folder, store_uri, port),
             cwd=folder,
             env=environment() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             stdin=subprocess.DEVNULL,
@@ -98,11 +108,11 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
         yield server
 
 
-def _server_command(folder: Path, port: int) -> list[str]:
+def _server_command(folder: Path, store_uri: str, port: int) -> list[str]:
     return [
         *(sys.executable, "-m", "mlflow", "server"),
         *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-        *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
+        *("--backend-store-uri", store_uri),
         *("--serve-artifacts", "--artifacts-destination", str(folder / "artifacts")),
     ]
 

@@ -68,14 +68,17 @@ class BulkStore:
     Writes batches into one of MLflow's SQL stores. Any thread; not across a fork.
     """
 
-    def __init__(self, store: Any) -> None:
+    def __init__(self, store: Any, *, kind: type | None = None) -> None:
         """
         The bulk writer of a store that MLflow opened.
 
+        Args:
+            store: One of MLflow's SQL stores.
+            kind: The class that must be MLflow's own; the store's by default.
         Raises:
             UnfitError: it is none of MLflow's SQL stores, or not as we know them.
         """
-        _check_class(store)
+        _check_class(store, kind or type(store))
         self._store = store
         self._database = store.engine.dialect.name
         if self._database not in _WRITERS:
@@ -278,7 +281,7 @@ def _read_params(connection: Any, run_id: str, keys: Sequence[str]) -> dict[str,
 # --- is it what we know? ------------------------------------------------------------------------
 
 
-def _check_class(store: Any) -> None:
+def _check_class(store: Any, kind: type) -> None:
     try:
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
         from mlflow.utils.validation import (  # noqa: F401 - they must be there
@@ -289,7 +292,6 @@ def _check_class(store: Any) -> None:
         )
     except ImportError as exc:
         raise UnfitError(f"this MLflow lacks {exc.name}") from exc
-    kind = type(store)
     if not isinstance(store, SqlAlchemyStore):
         raise UnfitError(f"{kind.__name__}: want one of MLflow's SQL stores")
     for name in CALLED:
