@@ -79,11 +79,25 @@ def opened_server(folder: Path, store_uri: str) -> Iterator[str]:
     """
     The address of a real `mlflow server` on a store, its artifacts below the folder.
     """
-    port = _free_port()
+    port = free_port()
+    command = [
+        *("mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+        *("--backend-store-uri", store_uri),
+        *("--serve-artifacts", "--artifacts-destination", str(folder / "artifacts")),
+    ]
+    with started_server(command, folder, port):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def started_server(command: list[str], folder: Path, port: int) -> Iterator[None]:
+    """
+    `mlflow server` by a command line, from when it answers on the port to the end of the block.
+    """
     log = folder / "server.log"
     with log.open("wb") as output:
         server = subprocess.Popen(
-            _server_command(folder, store_uri, port),
+            [sys.executable, "-m", *command],
             cwd=folder,
             env=environment() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             stdin=subprocess.DEVNULL,
@@ -92,9 +106,8 @@ def opened_server(folder: Path, store_uri: str) -> Iterator[str]:
             start_new_session=True,
         )
     try:
-        url = f"http://127.0.0.1:{port}"
-        _await_health(url, server, log)
-        yield url
+        _await_health(f"http://127.0.0.1:{port}", server, log)
+        yield
     finally:
         _stop_group(server)
 
@@ -108,16 +121,10 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
         yield server
 
 
-def _server_command(folder: Path, store_uri: str, port: int) -> list[str]:
-    return [
-        *(sys.executable, "-m", "mlflow", "server"),
-        *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-        *("--backend-store-uri", store_uri),
-        *("--serve-artifacts", "--artifacts-destination", str(folder / "artifacts")),
-    ]
-
-
-def _free_port() -> int:
+def free_port() -> int:
+    """
+    A port of this machine that nobody listens to.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
