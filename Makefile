@@ -24,7 +24,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: help demo ui drill test test-deep test-floor check format docs bench bench-whole bench-sidecar \
-	bench-outage bench-recovery bench-store clean
+	bench-outage bench-recovery bench-store bench-drain clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -89,6 +89,9 @@ bench-recovery: $(FOR_DEMO) ## how soon a sync of a million records sends, and i
 
 bench-store: $(FOR_TEST) ## rows a second: the database's floor, the bulk store, MLflow's log_batch
 	@$(BIN)/python benchmarks/store.py
+
+bench-drain: $(FOR_DEMO) ## from log.metric to a row: lag at steady rates, and large backlogs
+	@$(BIN)/python benchmarks/drain.py
 
 clean: ## remove what make made: environments, caches, demo/
 	@rm -rf $(VENV) $(VENV)-floor demo drill build dist .mypy_cache .ruff_cache .pytest_cache \

@@ -108,6 +108,19 @@ def test_store_runs(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [output]
 
 
+def test_drain_runs(tmp_path: Path) -> None:
+    """
+    A steady program and two backlogs are delivered whole, and nothing is left behind.
+    """
+    output = tmp_path / "drain.json"
+    run(BENCHMARKS / "drain.py", tmp_path, "--quick", "--output", str(output))
+    report = json.loads(output.read_text())
+    assert [row["rate_per_s"] for row in report["steady"]] == [200]
+    assert [row["records"] for row in report["backlogs"]] == [200, 2000]
+    assert all(row["spool_bytes_left"] == 0 for row in report["backlogs"])
+    assert list(tmp_path.iterdir()) == [output]
+
+
 @pytest.mark.parametrize("arm", ARMS)
 def test_arm_runs(arm: str, empty_store: Path, tmp_path: Path) -> None:
     """

@@ -4,6 +4,7 @@ A large backlog, and how long a `sync` of it takes to its first send, in how muc
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,11 +69,14 @@ class Recovery(NamedTuple):
     """
     How a sync of it went.
 
-    Units: `first_send_s` from the begin of the delivery, after mlflow is imported; `peak_bytes`
-    resident memory of the process.
+    Units: `first_send_s` from the begin of the delivery, after mlflow is imported; `total_s` from
+    there to the end of the process, and `cpu_s` its CPU in that time; `peak_bytes` resident memory
+    of the process.
     """
 
     first_send_s: float
+    total_s: float
+    cpu_s: float
     peak_bytes: int
     accepted: int
     lost: int
@@ -99,7 +103,7 @@ def recover(place: Place, backlog: Backlog, *, stop_after_s: float | None) -> Re
     process = place.start_python(
         *("-c", SYNC, "sync", str(place.spool_dir), "--tracking-uri", place.tracking_uri)
     )
-    peak, told = 0, dict[str, float]()
+    peak, cpu_s, told = 0, 0.0, dict[str, float]()
     assert process.stdout is not None
     try:
         for name in ("imported", "begins", "sends"):
@@ -107,17 +111,29 @@ def recover(place: Place, backlog: Backlog, *, stop_after_s: float | None) -> Re
             if words[:1] != [name]:
                 raise OverdueError(f"sync said {words}: want {name!r}")
             told[name] = float(words[1])
+            if name == "begins":
+                before_s = cpu_time_s(process.pid)
         until_s = now_monotonic_s() + (stop_after_s or DEADLINE_S)
         while process.poll() is None and now_monotonic_s() < until_s:
             peak = max(peak, peak_memory_bytes(process.pid))
+            cpu_s = max(cpu_s, cpu_time_s(process.pid) - before_s)
             pause_s(POLL_S)
+        total_s = now_monotonic_s() - told["begins"]
     finally:
         if process.poll() is None:
             process.kill()
         process.wait()
         process.stdout.close()
     problems, lost = _compare(place, backlog) if stop_after_s is None else ((), 0)
-    return Recovery(told["sends"] - told["begins"], peak, backlog.accepted, lost, problems)
+    return Recovery(
+        first_send_s=told["sends"] - told["begins"],
+        total_s=total_s,
+        cpu_s=cpu_s,
+        peak_bytes=peak,
+        accepted=backlog.accepted,
+        lost=lost,
+        problems=problems,
+    )
 
 
 def peak_memory_bytes(pid: int) -> int:
@@ -130,6 +146,18 @@ def peak_memory_bytes(pid: int) -> int:
         return 0
     lines = (line.split() for line in text.splitlines() if line.startswith("VmHWM:"))
     return next((int(words[1]) * 1024 for words in lines), 0)
+
+
+def cpu_time_s(pid: int) -> float:
+    """
+    CPU time of a process so far, user and system; 0.0 where it is gone.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0.0
+    user, system = text.rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def _compare(place: Place, backlog: Backlog) -> tuple[tuple[str, ...], int]:
