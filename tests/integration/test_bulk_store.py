@@ -5,8 +5,11 @@ The bulk store against MLflow's own `log_batch`: the same histories leave the sa
 from __future__ import annotations
 
 import math
+import shutil
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +19,7 @@ import sqlalchemy
 from hypothesis import given
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-from allele_mlflow.errors import PermanentTrackingError, TrackingError
+from allele_mlflow.errors import PermanentTrackingError, TrackingError, TransientTrackingError
 from allele_mlflow.records import Reading, RunId
 from allele_mlflow.tracking.bulk_store import TABLES, BulkStore, UnfitError
 from allele_mlflow.tracking.client import MlflowTracking
@@ -297,6 +300,20 @@ def test_other_tables_are_left_alone(tmp_path: Path, change: str, words: str) ->
     tracking = MlflowTracking(uri, is_bulk=True)
     tracking.ensure_experiment("e", artifact_location=None)
     assert tracking.writes_by.startswith(f"MLflow ({words}")
+
+
+def test_locked_database_is_looked_at_again(empty_store: Path, tmp_path: Path) -> None:
+    """A database that another one holds at first is written in bulk all the same, later."""
+    path = tmp_path / "a.db"
+    shutil.copyfile(empty_store, path)
+    tracking = MlflowTracking(f"sqlite:///{path}?timeout=0.1", is_bulk=True)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(TransientTrackingError, match="locked"):
+            tracking.ensure_experiment("e", artifact_location=None)
+        other.execute("ROLLBACK")
+    tracking.ensure_experiment("e", artifact_location=None)
+    assert tracking.writes_by == "bulk"
 
 
 def test_failure_of_ours_alone_ends_its_use(

@@ -77,6 +77,7 @@ class BulkStore:
             kind: The class that must be MLflow's own; the store's by default.
         Raises:
             UnfitError: it is none of MLflow's SQL stores, or not as we know them.
+            SQLAlchemyError: the database cannot be looked at now.
         """
         _check_class(store, kind or type(store))
         self._store = store
@@ -305,19 +306,19 @@ def _check_class(store: Any, kind: type) -> None:
 
 def _check_tables(engine: Any) -> None:
     import sqlalchemy
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.exc import NoSuchTableError
 
+    if engine.dialect.name == "sqlite":
+        version = engine.dialect.dbapi.sqlite_version_info
+        if version < SQLITE_FLOOR:
+            raise UnfitError(f"SQLite {version}: want {SQLITE_FLOOR} or newer")
+    inspector = sqlalchemy.inspect(engine)
     try:
-        if engine.dialect.name == "sqlite":
-            version = engine.dialect.dbapi.sqlite_version_info
-            if version < SQLITE_FLOOR:
-                raise UnfitError(f"SQLite {version}: want {SQLITE_FLOOR} or newer")
-        inspector = sqlalchemy.inspect(engine)
         for table, (key, rest) in TABLES.items():
             columns = {column["name"] for column in inspector.get_columns(table)}
             if columns != key | rest:
                 raise UnfitError(f"table {table} has columns {sorted(columns)}")
             if set(inspector.get_pk_constraint(table)["constrained_columns"]) != key:
                 raise UnfitError(f"table {table} has another primary key")
-    except SQLAlchemyError as exc:
-        raise UnfitError(f"its tables cannot be looked at: {type(exc).__name__}") from exc
+    except NoSuchTableError as exc:
+        raise UnfitError(f"there is no table {exc}") from exc

@@ -395,7 +395,6 @@ class MlflowTracking:
         client = mlflow.MlflowClient(tracking_uri=self._uri)
         if self._file is not None:
             self._file_identity = _identity(self._file)
-        self._client = client
         self._bulk, self._writes_by = None, "MLflow"
         if self._is_bulk:
             try:
@@ -403,6 +402,7 @@ class MlflowTracking:
                 self._writes_by = "bulk"
             except UnfitError as exc:
                 self._writes_by = f"MLflow ({exc})"
+        self._client = client
 
     def _give_up_bulk(self, why: str) -> None:
         with self._lock:
