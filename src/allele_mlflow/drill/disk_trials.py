@@ -35,6 +35,8 @@ from allele_mlflow.records import Ledger
 ROUNDS_PER_S = 2.0
 #: After what time at most a writer and a sidecar without room look again, with much to spare.
 RECOVERY_S = 2.5
+#: The workload takes some 0.7 MB a second: room for `RECOVERY_S` and more without a sidecar's help.
+QUOTA_BYTES = 3_000_000
 #: Reasons for which a spool without room may drop.
 NO_ROOM = ("disk_full", "key_unwritten")
 #: Readings that a run has logged before something happens to it.
@@ -186,7 +188,9 @@ def quota_reached(place: SmallPlace) -> Trial:
     Nobody delivers until the quota is reached; then somebody does, and logging goes on.
     """
     gate = place.folder / "gate"
-    program = place.begin("--mixed", "--gate", str(gate), environ={"spool_quota_bytes": 1_000_000})
+    program = place.begin(
+        "--mixed", "--gate", str(gate), environ={"spool_quota_bytes": QUOTA_BYTES}
+    )
     wait_for(lambda: _dropped(place, program).get("quota"), "the quota to be reached")
     problems = watch(program, place.while_s)
     gate.touch()
