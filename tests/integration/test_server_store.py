@@ -88,6 +88,7 @@ def test_tables_that_are_not_known_are_written_by_mlflow(
     client._tracking_client.store.engine.dispose()
 
 
+@pytest.mark.slow
 def test_postgres_by_its_scheme(postgres: Postgres, tmp_path: Path) -> None:
     """The same on PostgreSQL."""
     postgres.create("plugin")
