@@ -35,8 +35,10 @@ from allele_mlflow.records import Ledger
 ROUNDS_PER_S = 2.0
 #: After what time at most a writer and a sidecar without room look again, with much to spare.
 RECOVERY_S = 2.5
-#: The workload takes some 0.7 MB a second: room for `RECOVERY_S` and more without a sidecar's help.
-QUOTA_BYTES = 3_000_000
+QUOTA_BYTES = 1_000_000
+#: The logger looks for room in a hundredth of its time: with thousands of tiny segments, and a busy
+#: disk, that is every few seconds.
+RECOVERY_DEADLINE_S = 15.0
 #: Reasons for which a spool without room may drop.
 NO_ROOM = ("disk_full", "key_unwritten")
 #: Readings that a run has logged before something happens to it.
@@ -258,12 +260,16 @@ def spool_read_only(place: SmallPlace) -> Trial:
 
 def _log_again(place: SmallPlace, program: Program) -> list[str]:
     """
-    After a trouble: what is logged from now on, but for the time of a look, must be kept.
+    After a trouble: what is logged, but for the time of a look or two, must be kept again.
     """
     problems = watch(program, RECOVERY_S)
-    before = _dropped(place, program)
-    problems += watch(program, 1.0)
-    after = _dropped(place, program)
+    until_s = now_monotonic_s() + RECOVERY_DEADLINE_S
+    while True:
+        before = _dropped(place, program)
+        problems += watch(program, 1.0)
+        after = _dropped(place, program)
+        if after == before or now_monotonic_s() > until_s:
+            break
     if after != before:
         problems.append(f"with room again, it goes on dropping: {before}, then {after}")
     return problems
