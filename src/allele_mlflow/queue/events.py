@@ -61,9 +61,8 @@ class EventReader:
     """
     Reads frames from an offset on; skips what is damaged and counts it. Not thread-safe.
 
-    `skipped_bytes` are bytes that were no frame, `skipped` where they stand, as (start, end). The
-    begin of a frame that was never written further is none of them, where another one follows: its
-    call raised, or did not return.
+    `skipped_bytes` are bytes that were no frame, `skipped` where they stand, as (start, end). `cut`
+    is where a frame seems to have been begun and never written further, as a full disk leaves it.
     """
 
     def __init__(self, path: Path, offset: int = 0) -> None:
@@ -71,6 +70,7 @@ class EventReader:
         self.offset = offset
         self.skipped_bytes = 0
         self.skipped: list[tuple[int, int]] = []
+        self.cut: list[tuple[int, int]] = []
 
     def read(self, *, limit: int, is_final: bool = False) -> list[EventFrame]:
         """
@@ -120,6 +120,7 @@ class EventReader:
         if following is None and not is_final:
             return None
         if following is not None and _is_cut(descriptor, self.offset, following):
+            self.cut.append((self.offset, following))
             self.offset = following
             return EventFrame(_DAMAGED, following)
         following = end if following is None else following

@@ -322,8 +322,20 @@ class StreamReader:
             ranges.pop()
         if len(ranges) == MAX_RANGES and not self.is_finished:
             ranges.pop()
+        if log.cut and not self._has_dropped():
+            ranges += log.cut[:MAX_RANGES]
         skipped = [f"{log.path}: no frames in bytes {a} to {b}" for a, b in ranges]
         return list(dict.fromkeys([*self._damage, *self._segments.damage, *skipped]))
+
+    def _has_dropped(self) -> bool:
+        """
+        Whether the writer counted records as dropped: a frame that is cut is one of them.
+        """
+        try:
+            page = (self.folder / layout.STREAM_PAGE).read_bytes()
+        except OSError:
+            return False
+        return bool(read_counters(page).dropped)
 
     @property
     def damaged_files(self) -> list[str]:

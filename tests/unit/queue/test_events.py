@@ -150,14 +150,15 @@ def test_damage_is_told_with_its_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", range(1, len(encode_frame(SAMPLES[1])), 11))
-def test_frame_that_a_full_disk_cut_is_no_damage(tmp_path: Path, cut: int) -> None:
-    """Its call raised, and was counted; frames that follow are read, and nothing is reported."""
+def test_frame_that_a_full_disk_cut_is_told_apart(tmp_path: Path, cut: int) -> None:
+    """Its call raised, and was counted; frames that follow are read."""
     frames = [encode_frame(event) for event in SAMPLES]
     log = tmp_path / "events.log"
     log.write_bytes(frames[0] + frames[1][:cut] + frames[2])
     reader = EventReader(log)
     assert [f.event for f in reader.read(limit=10, is_final=True)] == [SAMPLES[0], SAMPLES[2]]
     assert (reader.skipped, reader.skipped_bytes) == ([], 0)
+    assert reader.cut == [(len(frames[0]), len(frames[0]) + cut)]
 
 
 @pytest.mark.parametrize("bit", [1, 1 << 10])

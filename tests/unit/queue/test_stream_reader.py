@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from allele_mlflow.queue import spool
+from allele_mlflow.queue import layout, spool
+from allele_mlflow.queue.events import encode_frame
 from allele_mlflow.queue.stream_reader import StreamReader
 from allele_mlflow.queue.writer import StreamWriter
 from allele_mlflow.records import TagSet
@@ -103,4 +104,24 @@ def test_shortage_of_descriptors_is_no_damage(
         reader.commit(outcome_of(chunk))
     assert found == 200
     assert reader.is_finished
+    reader.close()
+
+
+@pytest.mark.parametrize("is_counted", [False, True])
+def test_cut_frame_is_damage_unless_the_writer_counted_it(tmp_path: Path, is_counted: bool) -> None:
+    """A frame that a full disk cut is among the dropped; where nothing was dropped it is damage."""
+    run = make_run(tmp_path)
+    writer = make_writer(run)
+    writer.event(TagSet(timestamp_ns=1, key="a", value="b"))
+    stream = run / spool.STREAMS / writer.stream_id
+    with (stream / layout.EVENT_LOG).open("ab") as log:
+        log.write(encode_frame(TagSet(timestamp_ns=2, key="cut", value="x" * 50))[:30])
+    writer.event(TagSet(timestamp_ns=3, key="c", value="d"))
+    if is_counted:
+        writer.counters.count("dropped.disk_full")
+    writer.close()
+    reader = StreamReader(stream)
+    events = reader.read(100).events
+    assert [frame.event.key for frame in events if isinstance(frame.event, TagSet)] == ["a", "c"]
+    assert bool(reader.damage) is not is_counted
     reader.close()
