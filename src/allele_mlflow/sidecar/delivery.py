@@ -518,6 +518,7 @@ class RunDelivery:
         await self._write_summaries()
         await self._set_status(end)
         await self._deliver_until(lambda: self._offer_files() and not self._has_files_waiting)
+        await self._write_summaries()  # uploads count too: who reads the tag after `close` sees all
         self.state.done = True
         self._publish(is_exact=True)
 
