@@ -13,9 +13,10 @@ it) is set aside whole.
 
 A batch that runs into a time-out, a 502, a 504 or a 500 again and again is halved too: it may be
 too large. An item that stands alone and meets 500 may be the reason, or the server is ill; the
-others tell. It and single others are tried in the order of a thrown coin, and where it was refused
-and another one taken `TRIALS` times each, without one exception, it is a dead letter. (A server
-that fails by chance, or each second time, does so with a probability below 4 ** -TRIALS.)
+others tell. It and single readings of the others are tried in the order of a thrown coin, and where
+it was refused and another one taken `TRIALS` times each, without one exception, it is a dead
+letter. A server that fails by chance, or each second time, brings that about with a probability of
+4 ** -TRIALS at most.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ class RunPlan:
         self._retry_at_s = 0.0
         self._is_store_asking = False
         self._error: str | None = None
-        #: Stands alone in the queue, refused so often while others were taken.
+        #: Stands alone at the head of the queue, or behind a reading that it is compared with.
         self._suspect: Send | None = None
         self._refused = self._taken = 0
 
@@ -234,9 +235,9 @@ class RunPlan:
             wait_s = self._retry_at_s - now_s if self._attempt else 0.0
             if wait_s <= 0:
                 return self._queue[0]
-            if self._suspect is None or len(self._queue) > 1:
+            if self._suspect is None or self._has_readings_to_compare:
                 return Wait(wait_s, self._error)
-            # a suspect alone: go on, for others to compare it with
+            # go on, for readings to come
         if self._outcomes and not self.in_flight:
             outcomes, self._outcomes = self._outcomes, {}
             return Commit(outcomes)
@@ -291,6 +292,11 @@ class RunPlan:
         The store's last words, None when the last call went well.
         """
         return self._error
+
+    @property
+    def _has_readings_to_compare(self) -> bool:
+        # readings alone: of params and tags it matters which one comes first
+        return self._queue[-1] is not self._suspect and self._queue[-1].kind == "metric"
 
     @property
     def _send_size(self) -> int:
@@ -350,22 +356,20 @@ class RunPlan:
 
     def _throw_coin(self) -> None:
         """
-        The suspect is tried next, or one item of the others, at once; without others the suspect,
-        when its time has come.
+        The suspect is tried next, or one of the readings that wait, at once; without readings the
+        suspect, when its time has come.
         """
         suspect = self._suspect
         assert suspect is not None
-        self._queue = deque(send for send in self._queue if send is not suspect)
-        is_others_turn = bool(self._queue) and self._chance.random() < 0.5
-        if self._queue:
-            self._attempt = 0
-        if is_others_turn:
+        self._queue = deque((suspect, *(send for send in self._queue if send is not suspect)))
+        if not self._has_readings_to_compare:
+            return
+        self._attempt = 0
+        if self._chance.random() < 0.5:
             last = self._queue.pop()
             if len(last.items) > 1:
                 self._queue.append(Send(last.kind, last.items[:-1]))
-            self._queue.extendleft((suspect, Send(last.kind, last.items[-1:])))
-        else:
-            self._queue.appendleft(suspect)
+            self._queue.appendleft(Send(last.kind, last.items[-1:]))
 
     def _count(self, item: Item, *, rejected: str | None = None) -> None:
         ledger = self._outcomes.setdefault(item.stream_id, Ledger())

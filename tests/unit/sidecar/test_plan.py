@@ -330,6 +330,27 @@ def test_lone_item_that_meets_500_waits_for_others_to_compare_it_with() -> None:
     assert plan.is_settled
 
 
+def test_tags_behind_a_suspect_keep_their_order() -> None:
+    """Of a tag the last value stands: none is sent before an earlier one, whatever is refused."""
+    plan = make_plan()
+    tags = [Item("s", "tag", ("bad", "v")), Item("s", "tag", ("t", "1"))]
+    plan.offer([*tags, Item("s", "tag", ("t", "2"))], 0.0)
+    sent: list[str] = []
+
+    def answer(send: Send) -> TrackingError | None:
+        pairs = [item.value for item in send.items if is_pair(item.value)]
+        if any(key == "bad" for key, _ in pairs):
+            return ILL
+        sent.extend(value for key, value in pairs if key == "t")
+        return None
+
+    keep_trying(plan, answer)
+    plan.offer(readings(30), 1e6)
+    done = keep_trying(plan, answer)
+    assert [i.item.value for i in done if isinstance(i, SetAside)] == [("bad", "v")]
+    assert sent == ["1", "2"]
+
+
 @given(st.integers(0, 10**6), st.sampled_from([0.3, 0.5, 0.9]))
 @example(0, -1.0)
 def test_ill_server_costs_no_record(seed: int, rate: float) -> None:
