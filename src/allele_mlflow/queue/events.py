@@ -120,7 +120,8 @@ class EventReader:
         if following is None and not is_final:
             return None
         if following is not None and _is_cut(descriptor, self.offset, following):
-            self.cut.append((self.offset, following))
+            if len(self.cut) < MAX_RANGES:
+                self.cut.append((self.offset, following))
             self.offset = following
             return EventFrame(_DAMAGED, following)
         following = end if following is None else following
@@ -158,6 +159,8 @@ def _is_cut(descriptor: int, start: int, end: int) -> bool:
     """
     Whether these bytes are the begin of a frame that was never written further.
     """
+    if end - start > layout.FRAME_HEAD.size + layout.FRAME_MAX_BYTES:
+        return False
     piece = os.pread(descriptor, end - start, start)
     if len(piece) < layout.FRAME_HEAD.size:
         return piece.startswith(layout.FRAME_MAGIC[: len(piece)])

@@ -323,7 +323,7 @@ class StreamReader:
         if len(ranges) == MAX_RANGES and not self.is_finished:
             ranges.pop()
         if log.cut and not self._has_dropped():
-            ranges += log.cut[:MAX_RANGES]
+            ranges += log.cut
         skipped = [f"{log.path}: no frames in bytes {a} to {b}" for a, b in ranges]
         return list(dict.fromkeys([*self._damage, *self._segments.damage, *skipped]))
 
