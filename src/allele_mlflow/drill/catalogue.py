@@ -74,11 +74,10 @@ class Runner:
             ]
             try:
                 return [future.result() for future in futures]
-            except BaseException:
+            finally:
                 # Ctrl-C: what is under way ends within its trial, and cleans up behind itself
-                self._is_stopping = True
+                self._is_stopping = not all(future.done() for future in futures)
                 pool.shutdown(wait=True, cancel_futures=True)
-                raise
 
     def run_one(self, drill: Drill, repetitions: int) -> Tally:
         """

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -83,11 +84,10 @@ class SegmentReader:
         self.is_series = path.name.startswith(layout.SERIES_LANE)
         self._slot_bytes = layout.PAGE_BYTES if self.is_series else layout.RECORD_BYTES
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
+        with ExitStack() as on_error:
+            on_error.callback(os.close, self._descriptor)
             size = self._find_size()
-        except BaseException:
-            os.close(self._descriptor)
-            raise
+            on_error.pop_all()
         self.slot_count, rest = divmod(max(0, size - layout.HEADER_BYTES), self._slot_bytes)
         if self.is_series and rest >= layout.SERIES_VALUES_OFFSET:
             self.slot_count += 1  # a page that was cut short: its values up to there are whole

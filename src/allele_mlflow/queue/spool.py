@@ -144,9 +144,8 @@ def write_whole(path: Path, data: bytes) -> None:
         finally:
             os.close(descriptor)
         temporary.replace(path)
-    except BaseException:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
 
 
 def write_struct(path: Path, value: msgspec.Struct) -> None:
