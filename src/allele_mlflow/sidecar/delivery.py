@@ -546,9 +546,9 @@ class RunDelivery:
         end = self.state.end
         assert end is not None
         await self._summaries.write(end)
-        if await self.store.is_superseded():
-            return
         ledger = self.reader.ledger(is_exact=True)
+        if self._summaries.has_told(end, ledger) or await self.store.is_superseded():
+            return
         cpu_s = process_cpu_s() - self._cpu_at_start_s
         await self._summaries.tag(end, ledger, cpu_s=cpu_s)
 

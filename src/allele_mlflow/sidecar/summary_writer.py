@@ -72,12 +72,16 @@ class SummaryWriter:
             self._uploader.offer_own(f"{self._state.artifact_folder}/{name}", path)
         self._offered_count = line_count
 
+    def has_told(self, end: RunEnded, ledger: Ledger) -> bool:
+        """
+        Whether the tags say this already.
+        """
+        return (end, ledger) == self._tagged
+
     async def tag(self, end: RunEnded, ledger: Ledger, *, cpu_s: float) -> None:
         """
-        Write how the run ended and its ledger into its tags, where they are other than last time.
+        Write how the run ended and its ledger into its tags.
         """
-        if (end, ledger) == self._tagged:
-            return
         tags = run_tags(self._files, end, ledger, cpu_s=cpu_s)
         if await self._store.insist(partial(self._store.log_batch, tags=tags)):
             self._tagged = end, ledger
