@@ -54,8 +54,7 @@ drill: $(FOR_TEST) ## the full fault drills: half an hour of kills, outages and 
 	@$(BIN)/allele-mlflow drill --full --folder drill $(DRILL)
 
 test-floor: $(FOR_FLOOR) ## the integration tests on the lowest MLflow that pyproject.toml allows
-	@$(VENV)-floor/bin/python -m pytest tests/integration -m "not slow and not server" \
-		--ignore=tests/integration/test_limits_of_mlflow.py # of the newest only
+	@$(VENV)-floor/bin/python -m pytest tests/integration -m "not slow and not server"
 
 check: $(FOR_CHECK) ## format, lint, types, import contracts, generated docs
 	@$(BIN)/ruff format --check

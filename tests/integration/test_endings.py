@@ -240,6 +240,7 @@ def test_unclosed_loggers_all_end(station: Station, tmp_path: Path) -> None:
     assert child.info.end_time <= parent.info.end_time
 
 
+#: For its signal; the ten minutes end it where a test fails before it sends one.
 WAITING = "tell(log); time.sleep(600)"
 
 
@@ -279,7 +280,7 @@ log = tell(start_logger('e'))
 log.series("many", [float(i) for i in range(5000)])
 with log.phase("endless", step=1):
     print("logged", flush=True)
-    time.sleep(600)
+    time.sleep(600)  # for its signal
 """,
     )
     run_uid = first_line(script)

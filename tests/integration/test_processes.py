@@ -257,7 +257,7 @@ def test_ctrl_c_of_the_terminal_spares_the_sidecar(station: Station, tmp_path: P
     while log.status() is None:  # the sidecar's first word
         time.sleep(0.01)
     print("ready", flush=True)
-    time.sleep(600)
+    time.sleep(600)  # for its signal
     """
     try:
         script = own.start_script(tmp_path, body, start_new_session=True)
