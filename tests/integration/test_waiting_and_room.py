@@ -280,6 +280,25 @@ async def test_shortage_while_a_stream_is_opened_costs_nothing(tmp_path: Path, n
     assert state.ledger.recounted_from is None
 
 
+async def most_served_at_once(sidecar: worker.Worker) -> int:
+    """
+    The most deliveries that were open together while the sidecar served to its end.
+    """
+    most = 0
+
+    async def watch() -> None:
+        nonlocal most
+        while True:
+            most = max(most, len(sidecar.deliveries))
+            await anyio.sleep(0.001)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch)
+        await serve(sidecar)
+        group.cancel_scope.cancel()
+    return most
+
+
 async def test_drain_takes_up_runs_by_and_by(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,18 +312,7 @@ async def test_drain_takes_up_runs_by_and_by(
         runs.append(run)
     tracking = MemoryTracking()
     sidecar = make_worker(runs[0], tracking, is_drain=True)
-    most = 0
-
-    async def watch() -> None:
-        nonlocal most
-        while True:
-            most = max(most, len(sidecar.deliveries))
-            await anyio.sleep(0.001)
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(watch)
-        await serve(sidecar)
-        group.cancel_scope.cancel()
+    most = await most_served_at_once(sidecar)
     assert sum(len(one.rows("m")) for one in tracking.runs.values()) == 10
     assert 0 < most <= 3
 
@@ -322,18 +330,7 @@ async def test_few_descriptors_serve_many_runs(
         runs.append(run)
     tracking = MemoryTracking()
     sidecar = make_worker(runs[0], tracking)
-    most = 0
-
-    async def watch() -> None:
-        nonlocal most
-        while True:
-            most = max(most, len(sidecar.deliveries))
-            await anyio.sleep(0.001)
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(watch)
-        await serve(sidecar)
-        group.cancel_scope.cancel()
+    most = await most_served_at_once(sidecar)
     assert sum(len(one.rows("m")) for one in tracking.runs.values()) == 8
     assert 0 < most <= 2
 

@@ -20,6 +20,7 @@ from allele_mlflow.drill.place import OverdueError, Place, Program, wait_for
 from allele_mlflow.drill.programs import READINGS
 from allele_mlflow.drill.race_programs import CROWD_ROUNDS
 from allele_mlflow.drill.readback import compare
+from allele_mlflow.drill.scripts import sum_of
 from allele_mlflow.drill.trial import Drill, Trial
 from allele_mlflow.drill.workload import METRICS_PER_ROUND
 from allele_mlflow.queue import layout, spool
@@ -32,20 +33,6 @@ import sys
 from mlflow import MlflowClient
 MlflowClient(sys.argv[1]).create_experiment("the user's own")
 """
-
-
-def joined(trials: list[Trial]) -> Trial:
-    """
-    Several runs as one trial.
-    """
-    return Trial(
-        accepted=sum(t.accepted for t in trials),
-        delivered=sum(t.delivered for t in trials),
-        lost=sum(t.lost for t in trials),
-        duplicated=sum(t.duplicated for t in trials),
-        statuses=tuple(s for t in trials for s in t.statuses),
-        problems=tuple(p for t in trials for p in t.problems),
-    )
 
 
 def start(place: Place, name: str, *options: str, rows: int, **environ: object) -> Program:
@@ -90,7 +77,7 @@ def many_producers(place: Place, *, number: int) -> Trial:
     program.await_start()
     code = program.await_end()
     problems = [] if code == 0 else [f"{code} of {number} producers failed"]
-    return with_problems(joined(_runs(place, program, name, number)), problems)
+    return with_problems(sum_of(_runs(place, program, name, number)), problems)
 
 
 def start_while_it_leaves(place: Place, *, runs: int) -> Trial:
@@ -104,7 +91,7 @@ def start_while_it_leaves(place: Place, *, runs: int) -> Trial:
     code = program.await_end()
     if code:
         return Trial(problems=("a run was left without a sidecar",))
-    return joined(_runs(place, program, name, runs))
+    return sum_of(_runs(place, program, name, runs))
 
 
 def _runs(place: Place, program: Program, name: str, number: int) -> list[Trial]:

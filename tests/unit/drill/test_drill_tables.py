@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from allele_mlflow.drill import interrupts, race_programs, races
+from allele_mlflow.drill import interrupts, race_programs, races, scripts
 from allele_mlflow.drill.catalogue import DRILLS, choose
 from allele_mlflow.drill.programs import CELLS, PROGRAMS
 from allele_mlflow.drill.trial import Trial
@@ -34,7 +34,7 @@ def test_several_runs_are_one_trial() -> None:
     """
     one = Trial(accepted=3, delivered=2, lost=1, statuses=("FINISHED",))
     two = Trial(accepted=5, delivered=5, duplicated=1, statuses=("KILLED",), problems=("late",))
-    assert races.joined([one, two]) == Trial(
+    assert scripts.sum_of([one, two]) == Trial(
         accepted=8,
         delivered=7,
         lost=1,
