@@ -19,6 +19,7 @@ SILENCED = (
     "metric",
     "metrics",
     "series",
+    "distribution",
     "param",
     "params",
     "tag",

@@ -315,6 +315,7 @@ def _spec(
         max_lag_s=settings.max_lag_s,
         delivery=settings.delivery,
         durability=settings.durability,
+        sampling=settings.sampling,
         spool_quota_bytes=quota,
         offline=settings.is_offline,
         host=os.uname().nodename,

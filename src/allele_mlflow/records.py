@@ -262,6 +262,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     #: Where the parent's spool keeps it, which need not be this spool.
     parent_folder: str = ""
     durability: str = "process"
+    #: Rules of `SAMPLING`, as `resolution.parse_rules` reads them.
+    sampling: str = ""
 
 
 class Ledger(msgspec.Struct, kw_only=True):

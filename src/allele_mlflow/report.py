@@ -45,8 +45,10 @@ class DeliveryReport:
         """
         ledger = self.ledger
         metrics = ledger.delivered.get("metric", 0)
-        parts = [f"{metrics:,} metrics delivered", f"{_counted(ledger.rejected)} rejected"]
-        parts[-1] += _reasons(ledger.rejected)
+        parts = [f"{metrics:,} metrics delivered"]
+        if ledger.archived:
+            parts.append(f"{_counted(ledger.archived)} archived{_reasons(ledger.archived)}")
+        parts.append(f"{_counted(ledger.rejected)} rejected{_reasons(ledger.rejected)}")
         parts.append(f"{ledger.pending:,} pending")
         if ledger.dropped:
             parts.append(f"{_counted(ledger.dropped)} dropped{_reasons(ledger.dropped)}")

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
 from allele_mlflow.errors import ErrorKind, SettingsError
+from allele_mlflow.resolution import parse_rules, text_of
 from allele_mlflow.uris import is_remote_uri, mask_secrets
 
 PREFIX = "ALLELE_MLFLOW_"
@@ -25,7 +27,6 @@ NOT_YET_IN_FORCE = frozenset(
         "auto_register_models",
         "auto_experiment_tracking",
         "artifact_retention_days",
-        "sampling",
     }
 )
 LOCAL_BATCH_SIZE = 100
@@ -182,7 +183,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = False
     sampling: Annotated[
-        str, Meta(description="Per-key thinning rules, applied in the sidecar.")
+        str,
+        Meta(
+            description="Which readings MLflow shows of the keys that a rule is for, e.g. "
+            "`loss/*: every 10; gpu/*: mean per 5 s`; all of them go into an artifact."
+        ),
     ] = ""
     overhead_budget_percent: Annotated[
         float,
@@ -312,6 +317,8 @@ def convert_setting(name: str, value: Any, *, label: str) -> Any:
         SettingsError: the setting cannot have this value; says what it wants.
     """
     given = value
+    if name == "sampling" and isinstance(value, Mapping):
+        value = text_of(value)
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if isinstance(value, str):
@@ -329,6 +336,13 @@ def convert_setting(name: str, value: Any, *, label: str) -> Any:
         raise _bad_value(name, given, label=label)
     if isinstance(converted, float) and math.isinf(converted) and name not in _MAY_BE_INFINITE:
         raise _bad_value(name, given, label=label)
+    if name == "sampling":
+        try:
+            parse_rules(converted)
+        except ValueError as exc:
+            raise SettingsError(
+                f"{label}: {exc}", kind=ErrorKind.BAD_SETTING, name=name, got=repr(given)
+            ) from None
     return converted
 
 

@@ -4,6 +4,8 @@ Runs as a logger leaves them in a spool, delivered by the sidecar's coroutine to
 
 from __future__ import annotations
 
+import random
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from allele_mlflow.records import (
     TagSet,
 )
 from allele_mlflow.sidecar.worker import Worker
-from allele_mlflow.testing import MemoryTracking, assert_ledger_balanced
+from allele_mlflow.testing import Fault, FlakyTracking, MemoryTracking, assert_ledger_balanced
 from allele_mlflow.testing.memory_tracking import MemoryRun
 from allele_mlflow.tracking.protocol import Tracking
 from tests.queue_tools import SMALL_SERIES_SEGMENT, make_run, make_writer
@@ -164,3 +166,35 @@ async def serve(worker: Worker) -> None:
     """
     with anyio.fail_after(40):
         await worker.serve()
+
+
+async def serve_until_a_call(run: Path, tracking: MemoryTracking, chance: random.Random) -> None:
+    """
+    Serve until some call, which hangs or whose answer is lost; there the sidecar dies.
+    """
+    stop_at = chance.randrange(12)
+    calls = 0
+    hold = threading.Event()
+    entered = threading.Event()
+
+    def plan(method: str, number: int) -> Fault | None:
+        nonlocal calls
+        calls += 1
+        if calls <= stop_at:
+            return None
+        is_answer_lost = chance.random() < 0.5
+        if is_answer_lost:
+            return Fault(Fault.transient().error, is_answer_lost=True, entered=entered)
+        return Fault(Fault.transient().error, hold=hold, entered=entered)
+
+    async def cut_off() -> None:
+        await until(lambda: entered.is_set() or not run.exists())
+        group.cancel_scope.cancel()
+
+    worker = make_worker(run, FlakyTracking(tracking, plan))
+    async with anyio.create_task_group() as group:
+        group.start_soon(cut_off)
+        with anyio.fail_after(30):
+            await worker.serve()
+        group.cancel_scope.cancel()
+    hold.set()

@@ -42,6 +42,7 @@ from tests.integration.spooled_runs import (
     make_worker,
     present_state,
     serve,
+    serve_until_a_call,
     start_run,
     the_run,
     until,
@@ -393,35 +394,6 @@ async def test_sidecar_stopped_anywhere_loses_and_repeats_nothing(
     for _ in range(30):
         if not run.exists():
             break
-        await _serve_until_a_call(run, tracking, chance)
+        await serve_until_a_call(run, tracking, chance)
     await serve(make_worker(run, tracking))
     assert_all_there(run, tracking)
-
-
-async def _serve_until_a_call(run: Path, tracking: MemoryTracking, chance: random.Random) -> None:
-    stop_at = chance.randrange(12)
-    calls = 0
-    hold = threading.Event()
-    entered = threading.Event()
-
-    def plan(method: str, number: int) -> Fault | None:
-        nonlocal calls
-        calls += 1
-        if calls <= stop_at:
-            return None
-        is_answer_lost = chance.random() < 0.5
-        if is_answer_lost:
-            return Fault(Fault.transient().error, is_answer_lost=True, entered=entered)
-        return Fault(Fault.transient().error, hold=hold, entered=entered)
-
-    async def cut_off() -> None:
-        await until(lambda: entered.is_set() or not run.exists())
-        group.cancel_scope.cancel()
-
-    worker = make_worker(run, FlakyTracking(tracking, plan))
-    async with anyio.create_task_group() as group:
-        group.start_soon(cut_off)
-        with anyio.fail_after(30):
-            await worker.serve()
-        group.cancel_scope.cancel()
-    hold.set()

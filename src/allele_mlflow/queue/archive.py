@@ -18,7 +18,6 @@ from allele_mlflow.records import RunSpec, RunState
 
 #: What stays of a delivered run, beside its damaged files.
 KEPT_FILES = frozenset({spool.RUN_FILE, spool.STATE_FILE, spool.REJECTED_FILE})
-DAMAGED = "damaged"
 #: What the streams are called once the run is over.
 RUBBISH = "removed"
 
@@ -44,7 +43,7 @@ def tidy_up(archived: Path) -> None:
     with contextlib.suppress(OSError), os.scandir(archived) as entries:
         for entry in entries:
             if entry.is_dir():
-                if entry.name not in (DAMAGED, RUBBISH):
+                if entry.name not in (spool.DAMAGED, RUBBISH):
                     shutil.rmtree(entry.path, ignore_errors=True)
             elif entry.name not in KEPT_FILES:
                 os.unlink(entry.path)
@@ -60,7 +59,7 @@ def take_over(run: Path) -> None:
         OSError: it cannot be done now; nothing is lost.
     """
     earlier = run.parent.parent / spool.DONE / run.name
-    for name in (spool.REJECTED_FILE, DAMAGED):
+    for name in (spool.REJECTED_FILE, spool.DAMAGED):
         if (earlier / name).exists() and not (run / name).exists():
             (earlier / name).rename(run / name)
 

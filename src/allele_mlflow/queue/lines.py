@@ -9,10 +9,11 @@ made none.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,9 +59,9 @@ class LineFile:
             self._write()
         return bool(self._unwritten)
 
-    def append(self, line: Any) -> None:
+    def append(self, line: Any) -> bool:
         """
-        Append one document: plain data or a msgspec struct.
+        Append one document, plain data or a msgspec struct; whether it is on the disk.
         """
         data = msgspec.json.encode(line)
         if self._is_checked and data.endswith(b"}"):
@@ -70,6 +71,7 @@ class LineFile:
         self.appended_count += 1
         if now_monotonic_s() >= self._retry_at_s:
             self._write()
+        return not self._unwritten
 
     def read(self, line_type: type[T]) -> Iterator[T]:
         """
@@ -89,6 +91,23 @@ class LineFile:
                     is_begun = line[:1] in (b"", b"{", b"\n")
                     if is_whole or not is_begun or "truncated" not in str(exc):
                         self._damaged[start] = start + len(data)
+            start += len(data)
+
+    def cut(self, line_type: type[T], is_kept: Callable[[T], bool]) -> None:
+        """
+        Cut the file off before the first line of these that is not to be kept.
+
+        Raises:
+            OSError: it cannot be changed.
+        """
+        decoder = msgspec.json.Decoder(line_type)
+        start = 0
+        for data in self._lines():
+            with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
+                _verify(data)
+                if not is_kept(decoder.decode(data)):
+                    os.truncate(self.path, start)
+                    return
             start += len(data)
 
     @property
@@ -115,7 +134,7 @@ class LineFile:
             if not self._is_whole and not self._ends_in_a_line():
                 data = b"\n" + data
             self._is_whole = False
-            with open(self.path, "ab", buffering=0, opener=_private) as file:
+            with open(self.path, "ab", buffering=0, opener=private) as file:
                 spool.write_all(file.fileno(), data)
         except OSError:
             self._retry_at_s = now_monotonic_s() + RETRY_S
@@ -167,5 +186,8 @@ def _verify(line: bytes) -> None:
         raise msgspec.DecodeError("the line does not check")
 
 
-def _private(path: str, flags: int) -> int:
+def private(path: str, flags: int) -> int:
+    """
+    An opener for `open`: new files are the owner's alone.
+    """
     return os.open(path, flags, 0o600)

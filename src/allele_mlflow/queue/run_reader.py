@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from allele_mlflow.clock import now_ns
 from allele_mlflow.queue import spool
-from allele_mlflow.queue.archive import DAMAGED, RUBBISH, stream_names, take_over, tidy_up
+from allele_mlflow.queue.archive import RUBBISH, stream_names, take_over, tidy_up
 from allele_mlflow.queue.stream_reader import Chunk, StreamMark, StreamReader
 from allele_mlflow.queue.uploads import UploadList
 from allele_mlflow.records import Event, FlushAsked, Ledger, Reading, RunSpec
@@ -258,10 +258,10 @@ class RunReader:
         self.close()
         for stream in self.streams.values():
             for name in stream.damaged_files:
-                (target / DAMAGED).mkdir(mode=0o700, exist_ok=True)
+                (target / spool.DAMAGED).mkdir(mode=0o700, exist_ok=True)
                 with contextlib.suppress(OSError):
                     source = target / spool.STREAMS / stream.stream_id / name
-                    source.rename(target / DAMAGED / f"{stream.stream_id}-{name}")
+                    source.rename(target / spool.DAMAGED / f"{stream.stream_id}-{name}")
         # from here on the run is over, and what is still there is rubbish; see `bring_back`
         (target / spool.STREAMS).rename(target / RUBBISH)
         tidy_up(target)

@@ -39,10 +39,16 @@ REJECTED_FILE = "rejected.jsonl"
 PHASES_FILE = "phases.jsonl"
 UPLOADS_FILE = "uploads.jsonl"
 ERRORS_FILE = "errors.jsonl"
+#: All readings of thinned keys, a file a stream; and what they are uploaded as.
+READINGS = "readings"
+READINGS_PARQUET = "readings.parquet"
+READINGS_CSV = "readings.csv.gz"
 RUNS = "runs"
 DONE = "done"
 ARTIFACTS = "artifacts"
 STREAMS = "streams"
+#: Of a run: files that cannot be read, or that the store refused for good.
+DAMAGED = "damaged"
 
 #: What a struct's file ends with, before the four bytes of its CRC-32: one more pair of its map.
 CHECK_KEY = b"\xa5check\xce"

@@ -42,11 +42,22 @@ from allele_mlflow.records import (
     RunState,
     TagSet,
 )
+from allele_mlflow.resolution import parse_rules
+from allele_mlflow.sidecar.full_readings import FullReadings
 from allele_mlflow.sidecar.heartbeat import Heartbeat
 from allele_mlflow.sidecar.listener import Listener
 from allele_mlflow.sidecar.owner_watch import OwnerWatch, note_error_of_end
 from allele_mlflow.sidecar.pacing import CpuLimit
-from allele_mlflow.sidecar.plan import Commit, Item, Read, RunPlan, Send, SetAside, Wait
+from allele_mlflow.sidecar.plan import (
+    STAND_IN,
+    Commit,
+    Item,
+    Read,
+    RunPlan,
+    Send,
+    SetAside,
+    Wait,
+)
 from allele_mlflow.sidecar.run_files import RunFiles
 from allele_mlflow.sidecar.run_sampler import RunSampler
 from allele_mlflow.sidecar.run_store import Limiters, RunLocks, RunStore
@@ -136,6 +147,9 @@ class RunDelivery:
         with contextlib.suppress(OSError):  # it is tried again when this part is archived
             take_over(folder)
         self.files = RunFiles(folder)
+        self._readings = FullReadings(
+            folder, parse_rules(spec.sampling), is_durable=spec.durability == "power"
+        )
         self.store = RunStore(
             folder,
             spec,
@@ -364,11 +378,15 @@ class RunDelivery:
         stream_id = stream.stream_id
         now_s = now_monotonic_s()
         self.plan.settle(stream_id, Ledger())  # whatever it holds, it is to be committed
-        if chunk.readings:
+        if chunk.readings and stream.is_sampler:
             self.plan.offer((Item(stream_id, "metric", r) for r in chunk.readings), now_s)
-            if not stream.is_sampler:
-                last = chunk.readings[-1]
-                self.files.phases.note_metric_step(last.step, last.timestamp_ms * 1_000_000)
+        elif chunk.readings:
+            thinned = self._readings.thin(stream, chunk.readings)
+            self.plan.settle(stream_id, Ledger(archived=dict(thinned.archived)))
+            self.plan.offer((Item(STAND_IN, "metric", r) for r in thinned.standing_in), now_s)
+            self.plan.offer((Item(stream_id, "metric", r) for r in thinned.shown), now_s)
+            last = chunk.readings[-1]
+            self.files.phases.note_metric_step(last.step, last.timestamp_ms * 1_000_000)
         for edge in chunk.edges:
             self.files.note_edge(edge)
         if chunk.edges:
@@ -498,7 +516,11 @@ class RunDelivery:
         self._live_view_s = now_s
         if self.reader.pending() < LAG_BATCHES * self.plan.batch_size:
             return
-        newest = self.reader.newest_readings(2000)[: self.plan.batch_size]
+        newest = [
+            reading
+            for reading in self.reader.newest_readings(2000)
+            if not self._readings.is_thinned(reading.key)
+        ][: self.plan.batch_size]
         if newest and self.store.is_idempotent:
             with contextlib.suppress(TrackingError):  # a view, not the delivery
                 cost = await self.store.call(partial(self.store.log_batch, readings=newest))
@@ -514,9 +536,11 @@ class RunDelivery:
         self.files.close_phases(end.timestamp_ns)
         last = self.reader.marks()
         await self._deliver_until(lambda: self.plan.is_settled and self.reader.has_passed(last))
+        await self._show_last()
         await self.store.insist_on_run()
         await self._write_summaries()
         await self._set_status(end)
+        await self._offer_readings()
         await self._deliver_until(lambda: self._offer_files() and not self._has_files_waiting)
         await self._write_summaries()  # uploads count too: who reads the tag after `close` sees all
         self.state.done = True
@@ -552,6 +576,33 @@ class RunDelivery:
         cpu_s = process_cpu_s() - self._cpu_at_start_s
         await self._summaries.tag(end, ledger, cpu_s=cpu_s)
 
+    async def _show_last(self) -> None:
+        """
+        Send what MLflow is to be shown of thinned keys at the end.
+        """
+        last = self._readings.finish(self.reader.streams.values())
+        self.plan.offer((Item(STAND_IN, "metric", reading) for reading in last), now_monotonic_s())
+        await self._deliver_until(lambda: self.plan.is_settled)
+
+    async def _offer_readings(self) -> None:
+        """
+        Have all readings of thinned keys uploaded, where there are more than last time.
+        """
+        if not self._readings.has_news:
+            return
+        is_over = False
+
+        async def write() -> None:
+            nonlocal is_over
+            try:
+                await self._summaries.offer_readings(self._readings)
+            finally:
+                is_over = True
+
+        async with anyio.create_task_group() as group:  # flushes and status go on meanwhile
+            group.start_soon(write)
+            await self._deliver_until(lambda: is_over)
+
     def _offer_files(self) -> bool:
         """
         Have the files uploaded that the run adds up to; False where they cannot be written now.
@@ -573,6 +624,8 @@ class RunDelivery:
         """
         self.reader.clear_up()
         if self.state.run_id is not None:
+            await self._show_last()
+            await self._offer_readings()
             await self._write_summaries()
             if not self._offer_files():
                 await anyio.sleep(POLL_S)
@@ -592,7 +645,12 @@ class RunDelivery:
         state.ledger = self.reader.ledger(is_exact=is_exact)
         samplers = {s.stream_id for s in self.reader.streams.values() if s.is_sampler}
         state.ledger.add(self.plan.uncommitted(leaving_out=samplers))
-        damage = (*state.damage, *self.reader.damage(), *self.files.damage)
+        damage = (
+            *state.damage,
+            *self.reader.damage(),
+            *self.files.damage,
+            *self._readings.damage,
+        )
         state.damage = list(dict.fromkeys(damage))
         if self._through is not None:
             exposed = self.reader.unread_outside(self._through.segments)

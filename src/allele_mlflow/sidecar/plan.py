@@ -42,6 +42,8 @@ ItemKind = Literal["metric", "param", "tag"]
 SEND_ORDER: tuple[ItemKind, ...] = ("param", "tag", "metric")
 
 
+#: In place of a stream: a reading that stands for others, and is in no ledger.
+STAND_IN = ""
 #: How long a plan that only holds rests at a time.
 HOLD_S = 0.1
 #: Failures of one call in a row after which it may be its size.
@@ -52,7 +54,7 @@ TRIALS = 8
 
 class Item(NamedTuple):
     """
-    One record on its way. `stream_id` says whose ledger it is in.
+    One record on its way. `stream_id` says whose ledger it is in, or is `STAND_IN`.
     """
 
     stream_id: str
@@ -273,6 +275,7 @@ class RunPlan:
         ledger = Ledger()
         waiting = [item for items in self._held.values() for item in items]
         waiting += [item for send in self._queue for item in send.items]
+        leaving_out = {*leaving_out, STAND_IN}
         ledger.pending = sum(item.stream_id not in leaving_out for item in waiting)
         for stream_id, outcome in self._outcomes.items():
             if stream_id not in leaving_out:
@@ -372,6 +375,8 @@ class RunPlan:
             self._queue.appendleft(Send(last.kind, last.items[-1:]))
 
     def _count(self, item: Item, *, rejected: str | None = None) -> None:
+        if item.stream_id == STAND_IN:
+            return
         ledger = self._outcomes.setdefault(item.stream_id, Ledger())
         if rejected is None:
             ledger.delivered[item.kind] = ledger.delivered.get(item.kind, 0) + 1

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import anyio
 
@@ -48,6 +49,15 @@ class _Trouble:
     failures: int = 0
     retry_at_s: float = 0.0
     taken_before: int = 0
+
+
+class _Own(NamedTuple):
+    """
+    A file of ours, and who is told of its end.
+    """
+
+    file: Path
+    on_end: Callable[[TrackingError | None], None] | None
 
 
 class Uploader:
@@ -91,16 +101,27 @@ class Uploader:
         self._seen_number = 0
         self._taken = 0
         #: Files of ours (not the user's) by artifact path: newest content wins.
-        self._own: dict[str, Path] = {}
+        self._own: dict[str, _Own] = {}
         self._own_trouble = _Trouble()
         #: Size of the file that is being uploaded.
         self.bytes_in_flight = 0
 
-    def offer_own(self, artifact_path: str, file: Path) -> None:
+    def offer_own(
+        self,
+        artifact_path: str,
+        file: Path,
+        *,
+        on_end: Callable[[TrackingError | None], None] | None = None,
+    ) -> None:
         """
         Upload a file of ours too, in no ledger; a later one of that path takes its place.
+
+        Args:
+            artifact_path: Its whole path in the run.
+            file: Stays until it is uploaded.
+            on_end: Told when it is in the store, or the error with which that refused it for good.
         """
-        self._own[artifact_path] = file
+        self._own[artifact_path] = _Own(file, on_end)
 
     @property
     def has_own(self) -> bool:
@@ -189,20 +210,24 @@ class Uploader:
         await self._pause(cost.cpu_s)
 
     async def _upload_own(self) -> None:
-        path, file = next(iter(self._own.items()))
+        path, own = next(iter(self._own.items()))
+        refusal: TrackingError | None = None
         try:
-            work = partial(self._store.log_artifact, file, path)
+            work = partial(self._store.log_artifact, own.file, path)
             await self._store.call(work, is_upload=True)
         except TransientTrackingError as exc:
             self._note(self._own_trouble, exc)
             return
         except TrackingError as exc:
             _logger.warning("artifact %s of the run: %s", path, exc)
+            refusal = exc
         else:
             self._taken += 1
         self._own_trouble = _Trouble()
-        if self._own.get(path) == file:
+        if self._own.get(path) is own:
             del self._own[path]
+            if own.on_end is not None:
+                own.on_end(refusal)
 
     def _fail(self, upload: Upload, exc: TrackingError) -> None:
         trouble = self._troubles.setdefault(upload.number, _Trouble(taken_before=self._taken))
