@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
+
 from allele_mlflow.clock import now_monotonic_s, pause_s
 from allele_mlflow.drill.workload import COUNTS_BYTES, KINDS, WORD, word_offset
 from allele_mlflow.queue import spool
@@ -330,12 +332,24 @@ class Place:
 
     def kill_sidecars(self) -> None:
         """
-        SIGKILL every sidecar of the place, and wait until they are gone.
+        SIGKILL every sidecar of the place, those that are only starting too, and wait until they
+        are gone.
         """
-        for pid in self.sidecars():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            wait_for(partial(is_gone, pid), f"the end of process {pid}")
+        while pids := [*self._started_sidecars()]:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                wait_for(partial(is_gone, pid), f"the end of process {pid}")
+
+    def _started_sidecars(self) -> Iterator[int]:
+        for process in psutil.process_iter(["cmdline", "status"]):
+            command = process.info["cmdline"] or ()
+            if (
+                "allele_mlflow.sidecar" in command
+                and any(word.startswith(str(self.spool_dir)) for word in command)
+                and process.info["status"] != psutil.STATUS_ZOMBIE
+            ):
+                yield process.pid
 
     def forget_programs(self) -> None:
         """
