@@ -80,7 +80,7 @@ def _parse(part: str) -> Rule:
     pattern, colon, words = (piece.strip() for piece in part.rpartition(":"))
     words = " ".join(words.split())
     if not colon or not pattern:
-        raise ValueError(f"{part!r}: {WANTED}")
+        raise ValueError(f"{WANTED}, got {part!r}")
     choice: Choice = "one"
     if every := _EVERY.fullmatch(words):
         size, is_by_step = float(every[1]), True
@@ -90,10 +90,10 @@ def _parse(part: str) -> Rule:
         try:
             size = float(per[2]) * (1 if is_by_step else _UNIT_MS[per[3]])
         except ValueError:
-            raise ValueError(f"{part!r}: want a number before {per[3]!r}, got {per[2]!r}") from None
+            raise ValueError(f"want a number before {per[3]!r}, got {part!r}") from None
     else:
-        raise ValueError(f"{part!r}: {WANTED}")
+        raise ValueError(f"{WANTED}, got {part!r}")
     if size < 1 or size != int(size):
         unit = "steps" if is_by_step else "milliseconds"
-        raise ValueError(f"{part!r}: want a window of whole {unit}, 1 or more, got {size:g}")
+        raise ValueError(f"want a window of whole {unit}, 1 or more, got {part!r}")
     return Rule(pattern, choice, int(size), is_by_step, f"{pattern}: {words}")

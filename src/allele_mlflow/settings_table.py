@@ -341,7 +341,7 @@ def convert_setting(name: str, value: Any, *, label: str) -> Any:
             parse_rules(converted)
         except ValueError as exc:
             raise SettingsError(
-                f"{label}: {exc}", kind=ErrorKind.BAD_SETTING, name=name, got=repr(given)
+                f"{label}={given!r}: {exc}", kind=ErrorKind.BAD_SETTING, name=name, got=repr(given)
             ) from None
     return converted
 

@@ -13,7 +13,10 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
+import pandas
 import pytest
 
 from allele_mlflow import RunLogger, Settings, current_logger, start_logger
@@ -46,6 +49,7 @@ EFFECTS = {
     "exit": "test_setting_effects.py::test_detach_hands_over_at_once",
     "exit_timeout_s": "test_unreachable.py::test_nobody_answers",
     "bulk_store": "test_setting_effects.py::test_bulk_store_says_who_writes",
+    "sampling": "test_setting_effects.py::test_sampling_thins_what_mlflow_shows",
     "worker": "test_thread_worker.py::test_thread_delivers_the_same",
     "strict": "test_bad_input.py::test_mistake_raises_when_strict",
     "overhead_budget_percent": "test_setting_effects.py::test_overhead_above_budget_warns",
@@ -345,6 +349,23 @@ def test_settings_can_be_built_by_hand() -> None:
     log = start_logger("tests", settings=Settings(enabled=False))
     assert not log.settings.enabled
     assert log.close().status == "DISABLED"
+
+
+def test_sampling_thins_what_mlflow_shows(station: Station) -> None:
+    """A rule thins its key in MLflow, and all of its readings are in the run's artifact."""
+    with station.start(sampling="loss: every 100") as log:
+        for step in range(1000):
+            log.metric("loss", float(step), step)
+            log.metric("other", float(step), step)
+    report = log.close()
+    assert report.ledger.delivered == {"metric": 1010}
+    assert report.ledger.archived == {"loss: every 100": 990}
+    assert "990 archived (loss: every 100 990)" in report.line()
+    kept = station.kept(str(report.run_id))
+    assert [row.step for row in kept.rows("loss")] == [*range(0, 1000, 100), 999]
+    assert len(kept.rows("other")) == 1000
+    (file,) = Path(url2pathname(urlsplit(kept.info.artifact_uri).path)).rglob("readings.parquet")
+    assert pandas.read_parquet(file).value.tolist() == [float(step) for step in range(1000)]
 
 
 def test_durability_power_writes_full_segments_through(offline: Station) -> None:

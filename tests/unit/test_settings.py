@@ -65,7 +65,7 @@ EXAMPLES: dict[str, tuple[str, Any, str | None]] = {
     "exit_timeout_s": ("inf", math.inf, "-inf"),
     "worker": ("thread", "thread", "fiber"),
     "strict": ("on", True, ""),
-    "sampling": ("loss=1/10", "loss=1/10", None),
+    "sampling": ("*/loss: every 10", "*/loss: every 10", "loss=1/10"),
     "overhead_budget_percent": ("1.5", 1.5, "inf"),
     "durability": ("power", "power", "disk"),
     "max_lag_s": ("60", 60.0, "nan"),
@@ -666,6 +666,18 @@ def test_sidecar_does_not_idle_in_ci(tmp_path: Path, ci: str) -> None:
     assert load_in(tmp_path, {"CI": "false"}).idle_timeout_s == DEFAULTS["idle_timeout_s"]
 
 
+def test_sampling_rules_as_a_mapping(tmp_path: Path) -> None:
+    """
+    Rules may be a mapping, in a call and in a file; one that cannot be read says what is wanted.
+    """
+    rules = {"loss/*": "every 10", "gpu": "mean per 5 s"}
+    assert load_in(tmp_path, sampling=rules).sampling == "loss/*: every 10; gpu: mean per 5 s"
+    (tmp_path / "allele-mlflow.toml").write_text('[sampling]\n"a" = "every 3"\n')
+    assert load_in(tmp_path).sampling == "a: every 3"
+    with pytest.raises(SettingsError, match=r"want `glob: every 10`.*got 'loss: ever 10'"):
+        load_in(tmp_path, sampling="a: every 2; loss: ever 10")
+
+
 @pytest.mark.parametrize("name", sorted(NOT_YET_IN_FORCE))
 def test_setting_not_in_force_warns(tmp_path: Path, name: str) -> None:
     """
@@ -686,11 +698,13 @@ def test_settings_not_in_force_warn_together(tmp_path: Path) -> None:
     """
     Several of them give one warning that names them all, each as the user wrote it.
     """
-    loaded = load_in(tmp_path, {"ALLELE_MLFLOW_AUTO_REGISTER_MODELS": "false"}, sampling="x")
+    environ = {"ALLELE_MLFLOW_AUTO_REGISTER_MODELS": "false"}
+    loaded = load_in(tmp_path, environ, artifact_retention_days=7)
     with pytest.warns(SettingsWarning) as caught:
         warn_not_in_force(loaded)
     assert len(caught) == 1
-    assert str(caught[0].message).endswith(": ALLELE_MLFLOW_AUTO_REGISTER_MODELS, sampling")
+    told = ": ALLELE_MLFLOW_AUTO_REGISTER_MODELS, artifact_retention_days"
+    assert str(caught[0].message).endswith(told)
 
 
 def test_nothing_warns_that_was_not_asked_of_us(tmp_path: Path) -> None:
