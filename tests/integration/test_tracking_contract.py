@@ -196,10 +196,12 @@ def _by_step(row: MetricRow) -> tuple[int, int, float, bool]:
     return row.step, row.timestamp_ms, row.value, row.is_nan
 
 
-def _mlflow_store(uri: str, folder: Path, artifact_location: str | None) -> Iterator[Store]:
+def _mlflow_store(
+    uri: str, folder: Path, artifact_location: str | None, *, is_bulk: bool = False
+) -> Iterator[Store]:
     from mlflow import MlflowClient
 
-    tracking = MlflowTracking(uri)
+    tracking = MlflowTracking(uri, is_bulk=is_bulk)
     yield Store(tracking, MlflowLook(MlflowClient(uri), uri), folder, artifact_location)
     tracking.close()
 
@@ -210,6 +212,10 @@ def _mlflow_store(uri: str, folder: Path, artifact_location: str | None) -> Iter
         "sqlite",
         pytest.param(
             "server", marks=[pytest.mark.server, pytest.mark.process, pytest.mark.timeout(180)]
+        ),
+        pytest.param(
+            "server-compact",
+            marks=[pytest.mark.server, pytest.mark.process, pytest.mark.timeout(180)],
         ),
     ]
 )
@@ -224,7 +230,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         uri = request.getfixturevalue("sqlite_store")
         yield from _mlflow_store(uri, tmp_path, str(tmp_path / "artifacts of tests"))
     else:
-        yield from _mlflow_store(request.getfixturevalue("mlflow_server"), tmp_path, None)
+        uri, is_compact = request.getfixturevalue("mlflow_server"), request.param != "server"
+        yield from _mlflow_store(uri, tmp_path, None, is_bulk=is_compact)
 
 
 def at_once(count: int, work: Callable[[int], Any]) -> list[Any]:

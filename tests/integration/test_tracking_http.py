@@ -38,7 +38,12 @@ class Proxy:
     body: bytes = b"{}"
     silence: threading.Event | None = None
     requests: list[str] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    authorizations: list[str] = field(default_factory=list)
+    connections: int = 0
     url: str = ""
+    #: Through `HttpBatches`, or MLflow's own call.
+    is_compact: bool = False
 
     def says_json(self, status: int, code: str, message: str) -> None:
         """
@@ -62,9 +67,17 @@ def handler_of(proxy: Proxy) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def setup(self) -> None:
+            """
+            Count a connection.
+            """
+            proxy.connections += 1
+            super().setup()
+
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            proxy.bodies.append(self.rfile.read(int(self.headers.get("Content-Length", 0))))
             proxy.requests.append(self.path)
+            proxy.authorizations.append(self.headers.get("Authorization", ""))
             if proxy.silence is not None:
                 proxy.silence.wait(DEADLINE_S)
                 self.close_connection = True
@@ -86,12 +99,12 @@ def handler_of(proxy: Proxy) -> type[http.server.BaseHTTPRequestHandler]:
     return Handler
 
 
-@pytest.fixture
-def proxy() -> Iterator[Proxy]:
+@pytest.fixture(params=["MLflow", "compact"])
+def proxy(request: pytest.FixtureRequest) -> Iterator[Proxy]:
     """
-    A proxy on a free port.
+    A proxy on a free port; batches are sent by MLflow's own call, then by ours.
     """
-    proxy = Proxy()
+    proxy = Proxy(is_compact=request.param == "compact")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler_of(proxy))
     server.daemon_threads = True
     proxy.url = f"http://127.0.0.1:{server.server_port}"
@@ -110,8 +123,59 @@ def error_of(proxy: Proxy) -> TrackingError:
     What one `log_batch` through the proxy raises.
     """
     with pytest.raises(TrackingError) as caught:
-        MlflowTracking(proxy.url).log_batch(RUN_ID, readings=[Reading("loss", 1.0, 1, 1)])
+        _send_one(proxy)
     return caught.value
+
+
+def _send_one(proxy: Proxy) -> MlflowTracking:
+    tracking = MlflowTracking(proxy.url, is_bulk=proxy.is_compact)
+    tracking.log_batch(RUN_ID, readings=[Reading("loss", 1.0, 1, 1)])
+    return tracking
+
+
+def test_compact_body(proxy: Proxy) -> None:
+    """
+    A batch is one request with one JSON body, whoever writes it, and numbers are numbers.
+    """
+    tracking = _send_one(proxy)
+    assert proxy.requests == ["/api/2.0/mlflow/runs/log-batch"]
+    body = json.loads(proxy.bodies[0])
+    assert body["run_id"] == RUN_ID
+    assert body["metrics"] == [{"key": "loss", "value": 1.0, "timestamp": 1, "step": 1}]
+    assert tracking.writes_by == ("compact HTTP" if proxy.is_compact else "MLflow")
+
+
+def test_mlflows_credentials_are_sent(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The token that MLflow would send is sent.
+    """
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "s3cr3t")
+    _send_one(proxy)
+    assert proxy.authorizations == ["Bearer s3cr3t"]
+
+
+def test_odd_answer_is_left_to_mlflows_own_call(proxy: Proxy) -> None:
+    """
+    A server that answers 200 and not what MLflow's does: its own call is made, and from then on.
+    """
+    proxy.body = b'{"accepted": 1}'
+    tracking = _send_one(proxy)
+    assert len(proxy.requests) == 1 + proxy.is_compact
+    tracking.log_batch(RUN_ID, readings=[Reading("loss", 2.0, 2, 2)])
+    assert len(proxy.requests) == 2 + proxy.is_compact
+    assert tracking.writes_by.startswith("MLflow")
+    if proxy.is_compact:
+        assert "accepted" in tracking.writes_by
+
+
+def test_connection_stays_open(proxy: Proxy) -> None:
+    """
+    Many batches go through one connection.
+    """
+    tracking = _send_one(proxy)
+    for step in range(5):
+        tracking.log_batch(RUN_ID, readings=[Reading("loss", 1.0, 1, step)])
+    assert proxy.connections == 1
 
 
 @pytest.mark.parametrize(

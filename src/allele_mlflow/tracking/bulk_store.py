@@ -68,6 +68,9 @@ class BulkStore:
     Writes batches into one of MLflow's SQL stores. Any thread; not across a fork.
     """
 
+    writes_by = "bulk"
+    readings_per_call = READINGS_PER_TRANSACTION
+
     def __init__(self, store: Any, *, kind: type | None = None) -> None:
         """
         The bulk writer of a store that MLflow opened.
@@ -126,6 +129,12 @@ class BulkStore:
             {tag.key: tag.value for tag in marks},
         )
         return True
+
+    def is_doubtful(self, error: Exception) -> bool:
+        """
+        Whether an error may be ours, so that MLflow's own call is to tell.
+        """
+        return getattr(error, "error_code", "INTERNAL_ERROR") == "INTERNAL_ERROR"
 
     def _write(
         self, run_id: str, rows: list[Row], params: dict[str, str], tags: dict[str, str]

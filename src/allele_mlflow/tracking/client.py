@@ -31,9 +31,10 @@ from allele_mlflow.tracking.artifact_names import (
     needs_quoting,
     quoted_for_url,
 )
-from allele_mlflow.tracking.bulk_store import READINGS_PER_TRANSACTION, BulkStore, UnfitError
+from allele_mlflow.tracking.bulk_store import BulkStore, UnfitError
 from allele_mlflow.tracking.duplicates import is_duplicate_reading, split_nan
 from allele_mlflow.tracking.error_mapping import mapped_errors
+from allele_mlflow.tracking.http_batches import HttpBatches
 from allele_mlflow.tracking.limits import METRICS_PER_CALL
 from allele_mlflow.tracking.protocol import RunGlance
 from allele_mlflow.tracking.schema import prepare_schema, sqlite_path
@@ -110,7 +111,8 @@ class MlflowTracking:
 
         Args:
             tracking_uri: As MLflow takes it, absolute (a relative one follows the working folder).
-            is_bulk: Whether batches are written by `BulkStore` where the store is fit for it.
+            is_bulk: Whether batches are written by `BulkStore` or `HttpBatches` where the store is
+                fit for it.
 
         HTTP time-outs are the process's, by MLflow's making: see `prepare_environment`.
         """
@@ -121,13 +123,14 @@ class MlflowTracking:
         self._file: Path | None = None
         self._file_identity: tuple[int, int] | None = None
         self._is_bulk = is_bulk
-        self._bulk: BulkStore | None = None
+        self._bulk: BulkStore | HttpBatches | None = None
         self._writes_by = ""
 
     @property
     def writes_by(self) -> str:
         """
-        What writes batches: "bulk", or "MLflow", and why; empty before the store is opened.
+        What writes batches: "bulk", "compact HTTP", or "MLflow", and why; empty before the store is
+        opened.
         """
         return self._writes_by
 
@@ -136,7 +139,7 @@ class MlflowTracking:
         """
         0 unless batches are written by `BulkStore`.
         """
-        return READINGS_PER_TRANSACTION if self._bulk is not None else 0
+        return self._bulk.readings_per_call if self._bulk is not None else 0
 
     @property
     def is_idempotent(self) -> bool:
@@ -250,17 +253,18 @@ class MlflowTracking:
 
         MLflow writes params, metrics and tags in this order, each in a transaction of its own:
         after an error some may be there, and sending all of it again is right. Where the store is
-        fit for it, `BulkStore` does the same in one transaction.
+        fit for it, `BulkStore` does the same in one transaction, `HttpBatches` with less work.
         """
         client = self._opened()
-        bulk, failure = self._bulk, None
+        bulk = self._bulk
+        failure: Exception | None = None
         if bulk is not None:
             with mapped_errors(f"log_batch of run {run_id}"):
                 try:
                     if bulk.log_batch(run_id, readings=readings, params=params, tags=tags):
                         return
                 except Exception as exc:
-                    if getattr(exc, "error_code", "INTERNAL_ERROR") != "INTERNAL_ERROR":
+                    if not bulk.is_doubtful(exc):
                         raise
                     failure = exc  # of the database, or of ours: MLflow's own call tells
         more = readings[METRICS_PER_CALL:]  # what was meant for the bulk store, which failed
@@ -398,8 +402,10 @@ class MlflowTracking:
         self._bulk, self._writes_by = None, "MLflow"
         if self._is_bulk:
             try:
-                self._bulk = BulkStore(_store_of(client))
-                self._writes_by = "bulk"
+                store = _store_of(client)
+                is_remote = urlsplit(self._uri).scheme in {"http", "https"}
+                self._bulk = HttpBatches(store) if is_remote else BulkStore(store)
+                self._writes_by = self._bulk.writes_by
             except UnfitError as exc:
                 self._writes_by = f"MLflow ({exc})"
         self._client = client
