@@ -213,8 +213,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     bulk_store: Annotated[
         Literal["auto", "off"],
         Meta(
-            description="`auto`: batches go to SQLite and PostgreSQL past MLflow's slow call, into "
-            "the same rows, where MLflow and its tables are as we know them; `off`: never."
+            description="`auto`: batches go to SQLite, PostgreSQL and servers past MLflow's slow "
+            "call, into the same rows, where MLflow and its tables are as we know them; `off`: "
+            "never."
         ),
     ] = "auto"
     log_level: Annotated[

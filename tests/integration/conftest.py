@@ -75,7 +75,7 @@ def mlflow_server(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @contextmanager
-def opened_server(folder: Path, store_uri: str) -> Iterator[str]:
+def opened_server(folder: Path, store_uri: str, *options: str) -> Iterator[str]:
     """
     The address of a real `mlflow server` on a store, its artifacts below the folder.
     """
@@ -84,6 +84,7 @@ def opened_server(folder: Path, store_uri: str) -> Iterator[str]:
         *("mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
         *("--backend-store-uri", store_uri),
         *("--serve-artifacts", "--artifacts-destination", str(folder / "artifacts")),
+        *options,
     ]
     with started_server(command, folder, port):
         yield f"http://127.0.0.1:{port}"

@@ -98,17 +98,20 @@ def test_postgres_by_its_scheme(postgres: Postgres, tmp_path: Path) -> None:
     client._tracking_client.store.engine.dispose()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["scheme", "app"])
 def served(
-    empty_store: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, empty_store: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, Path]]:
     """
-    A real `mlflow server` on the bulk store: its address, and its database.
+    A real `mlflow server` on the bulk store, by the scheme and by the app: its address, and its
+    database.
     """
     folder = tmp_path_factory.mktemp("bulk_server")
     path = folder / "mlflow.db"
     shutil.copyfile(empty_store, path)
-    with opened_server(folder, f"bulk+sqlite:///{path}") as url:
+    is_app = request.param == "app"
+    options = ("--app-name", "bulk") if is_app else ()
+    with opened_server(folder, f"{'' if is_app else 'bulk+'}sqlite:///{path}", *options) as url:
         yield url, path
 
 

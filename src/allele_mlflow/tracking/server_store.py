@@ -6,6 +6,10 @@ MLflow finds these factories by the scheme of the address (entry points in pypro
     mlflow server --backend-store-uri bulk+sqlite:////data/mlflow.db
     mlflow server --backend-store-uri bulk+postgresql+psycopg://user@host/mlflow
 
+or leaves the address as it is, where the server is told to be ours:
+
+    mlflow server --backend-store-uri postgresql://user@host/mlflow --app-name bulk
+
 Nothing of MLflow is imported at the top: it loads its plugins while it is half imported itself.
 """
 
@@ -25,6 +29,8 @@ PREFIX = "bulk+"
 SCHEMES = tuple(
     PREFIX + name for name in ("sqlite", "postgresql", "postgresql+psycopg", "postgresql+psycopg2")
 )
+#: What MLflow makes of the schemes of addresses without the prefix.
+PLAIN_SCHEMES = ("sqlite", "postgresql")
 
 _logger = logging.getLogger(__name__)
 
@@ -73,6 +79,26 @@ def open_registry_store(store_uri: str | None = None, **options: Any) -> Any:
 
         kind = of_workspaces.WorkspaceAwareSqlAlchemyStore
     return kind(_stripped(store_uri))
+
+
+def open_app() -> Any:
+    """
+    MLflow's own server, in which addresses of SQLite and PostgreSQL without `bulk+` are ours too.
+
+    For `mlflow server --app-name bulk`: who does not say so gets no other store than MLflow's.
+    """
+    import mlflow.server
+    from mlflow.server import fastapi_app, handlers
+
+    is_wsgi = variable("_MLFLOW_SGI_NAME") in ("gunicorn", "waitress")
+    app = mlflow.server.app if is_wsgi else fastapi_app.app
+    registry = getattr(handlers, "_tracking_store_registry", None)
+    if registry is None:
+        _logger.warning("batches are written by MLflow's own call: its server has changed")
+        return app
+    for scheme in PLAIN_SCHEMES:
+        registry.register(scheme, open_tracking_store)
+    return app
 
 
 def _stripped(store_uri: str | None) -> str:
