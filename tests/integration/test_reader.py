@@ -1,0 +1,255 @@
+"""
+Reading back: what was logged comes back in the same frames from SQL and through MLflow's client.
+"""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mlflow
+import pandas as pd
+import pytest
+from mlflow.entities import Metric, Param, RunTag
+
+from allele_mlflow.errors import TrackingError
+from allele_mlflow.tracking import reader as reading
+from allele_mlflow.tracking.reader import (
+    HISTORY,
+    READINGS,
+    RUNS,
+    ClientReader,
+    Reader,
+    SqlReader,
+    artifact_readings,
+    open_reader,
+)
+from tests.integration.conftest import opened_server
+from tests.integration.postgres import Postgres
+from tests.integration.runs import Station
+
+ROWS = 700
+SPECIAL = [math.nan, math.inf, -math.inf, 5e-324, 1e308]
+
+
+class Written(NamedTuple):
+    """
+    A store with two runs and a deleted one, by MLflow's own client.
+    """
+
+    uri: str
+    experiment_id: str
+    run_ids: list[str]
+    deleted: str
+
+
+def write(uri: str) -> Written:
+    """
+    Runs with long histories, special values, and keys of one run alone.
+    """
+    client = mlflow.MlflowClient(uri)
+    experiment_id = client.create_experiment("read back")
+    ids = []
+    for number in range(3):
+        run = client.create_run(experiment_id, start_time=1000 + number, run_name=f"r{number}")
+        uid = run.info.run_id
+        metrics = [Metric("long", step / 3 + number, 5000 + step, step) for step in range(ROWS)]
+        metrics += [Metric(f"special/{number}", value, 1, n) for n, value in enumerate(SPECIAL)]
+        metrics += [Metric("long", -1.0, 4999, 3)]  # of one step, but earlier
+        client.log_batch(uid, metrics, [Param("p", str(number))], [RunTag("ü", "'\"%")])
+        ids.append(uid)
+    client.set_terminated(ids[0], end_time=2000)
+    client.delete_run(ids[2])
+    return Written(uri, experiment_id, ids[:2], ids[2])
+
+
+@pytest.fixture(scope="module")
+def sqlite_written(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """
+    On SQLite.
+    """
+    path = tmp_path_factory.mktemp("reader") / "ml flow?#.db"
+    path.write_bytes(empty_store.read_bytes())
+    return write(f"sqlite:///{path}")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        "sql",
+        "client",
+        pytest.param("server", marks=[pytest.mark.server, pytest.mark.process]),
+        pytest.param("postgres", marks=pytest.mark.slow),
+    ],
+)
+def opened(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Reader, Written]]:
+    """
+    Each implementation, and what it is to find.
+    """
+    if request.param == "postgres":
+        postgres: Postgres = request.getfixturevalue("postgres")
+        postgres.create("reader")
+        written = write(postgres.uri("reader", "psycopg"))
+        reader: Reader = SqlReader(written.uri)
+        yield reader, written
+        reader.close()
+        return
+    written = request.getfixturevalue("sqlite_written")
+    if request.param == "server":
+        with opened_server(tmp_path_factory.mktemp("served"), written.uri) as url:
+            yield ClientReader(url), written
+        return
+    reader = SqlReader(written.uri) if request.param == "sql" else ClientReader(written.uri)
+    yield reader, written
+    reader.close()
+
+
+def dtypes(frame: pd.DataFrame) -> dict[str, str]:
+    """
+    Names and dtypes of a frame's columns.
+    """
+    return {name: str(kind) for name, kind in frame.dtypes.items()}
+
+
+def test_runs_come_back(opened: tuple[Reader, Written]) -> None:
+    """Newest first, without the deleted one, with params, tags and latest values."""
+    reader, written = opened
+    found = reader.runs([written.experiment_id])
+    assert dtypes(found.runs) == RUNS
+    assert list(found.runs.run_id) == written.run_ids[::-1]
+    assert list(found.runs.name) == ["r1", "r0"]
+    first = found.runs.set_index("run_id").loc[written.run_ids[0]]
+    assert (first.status, first.experiment_id) == ("FINISHED", written.experiment_id)
+    assert first.start_time == pd.Timestamp(1000, unit="ms", tz="UTC")
+    assert first.end_time == pd.Timestamp(2000, unit="ms", tz="UTC")
+    assert found.runs.end_time.isna().sum() == 1
+    params = found.params.set_index("run_id").value
+    assert dict(params) == {uid: str(n) for n, uid in enumerate(written.run_ids)}
+    assert set(found.tags.value[found.tags.key == "ü"]) == {"'\"%"}
+    latest = found.metrics[found.metrics.run_id == written.run_ids[0]].set_index("key")
+    assert latest.loc["long"].step == ROWS - 1
+    assert dtypes(found.metrics) == HISTORY
+
+
+def test_deleted_runs_come_when_asked_for(opened: tuple[Reader, Written]) -> None:
+    """`with_deleted` brings them, and the experiment is found by its name."""
+    reader, written = opened
+    experiments = reader.experiments()
+    (found,) = experiments.experiment_id[experiments.name == "read back"]
+    assert found == written.experiment_id
+    runs = reader.runs(with_deleted=True).runs
+    assert written.deleted in set(runs.run_id[runs.lifecycle == "deleted"])
+    assert written.deleted not in set(reader.runs().runs.run_id)
+
+
+@pytest.mark.parametrize("page_rows", [1, 97, 100_000])
+def test_histories_come_back_whole(opened: tuple[Reader, Written], page_rows: int) -> None:
+    """Every row once, in pages of the asked size, each key by step and time, NaN and infinities."""
+    reader, written = opened
+    if page_rows == 1:
+        ids, keys = written.run_ids[:1], ["special/0"]
+    else:
+        ids, keys = written.run_ids, None
+    pages = list(reader.history(ids, keys, page_rows=page_rows))
+    assert all(len(page) == page_rows for page in pages[:-1])
+    assert 0 < len(pages[-1]) <= page_rows
+    assert all(dtypes(page) == HISTORY for page in pages)
+    frame = pd.concat(pages, ignore_index=True)
+    for number, uid in enumerate(ids):
+        own = frame[frame.run_id == uid]
+        special = own[own.key == f"special/{number}"]
+        assert list(special.step) == list(range(len(SPECIAL)))
+        assert repr(list(map(float, special.value))) == repr([float(v) for v in SPECIAL])
+        if keys is None:
+            assert len(own) == ROWS + 1 + len(SPECIAL)
+            long = own[own.key == "long"]
+            assert list(long.step) == [0, 1, 2, 3, *range(3, ROWS)]
+            assert list(long.timestamp_ms[long.step == 3]) == [4999, 5003]
+
+
+def test_nothing_asked_nothing_found(opened: tuple[Reader, Written]) -> None:
+    """No runs, no keys, no experiments: no rows, and the same columns."""
+    reader, written = opened
+    assert list(reader.history([])) == []
+    assert list(reader.history(written.run_ids, [])) == []
+    assert list(reader.history(written.run_ids, ["no such key"])) == []
+    found = reader.runs([])
+    assert len(found.runs) == 0
+    assert dtypes(found.runs) == RUNS
+
+
+def test_long_history_of_a_server_is_paged(
+    opened: tuple[Reader, Written], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than a server gives in one answer comes in several, whole."""
+    monkeypatch.setattr(reading, "SERVER_ROWS", 300)
+    reader, written = opened
+    frame = pd.concat(reader.history(written.run_ids, ["long"]))
+    assert len(frame) == 2 * (ROWS + 1)
+    assert not frame.duplicated().any()
+
+
+def test_open_reader_chooses_by_address(sqlite_written: Written, tmp_path: Path) -> None:
+    """SQL where the tables are known, else MLflow's client; a missing file is told of, not made."""
+    assert isinstance(open_reader(sqlite_written.uri), SqlReader)
+    assert isinstance(open_reader(f"bulk+{sqlite_written.uri}"), SqlReader)
+    changed = tmp_path / "changed.db"
+    changed.write_bytes(Path(sqlite_written.uri.removeprefix("sqlite:///")).read_bytes())
+    with closing(sqlite3.connect(changed)) as connection:
+        connection.execute("ALTER TABLE latest_metrics RENAME COLUMN is_nan TO nan")
+    assert isinstance(open_reader(f"sqlite:///{changed}"), ClientReader)
+    with pytest.raises(TrackingError, match="there is no such database"):
+        open_reader(f"sqlite:///{tmp_path / 'missing.db'}")
+    assert not (tmp_path / "missing.db").exists()
+
+
+def test_reader_keeps_no_writer_waiting(sqlite_written: Written) -> None:
+    """Between two pages a writer writes, and the reader changes nothing."""
+    reader = SqlReader(sqlite_written.uri)
+    pages = reader.history(sqlite_written.run_ids, page_rows=10)
+    next(pages)
+    path = sqlite_written.uri.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(path, timeout=0.0)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        connection.rollback()
+    assert len(next(pages)) == 10
+    with pytest.raises(TrackingError, match="readonly"):
+        reader._rows("DELETE FROM metrics RETURNING run_uuid")
+    reader.close()
+
+
+@pytest.mark.process
+def test_thinned_readings_come_back(station: Station) -> None:
+    """All readings of a thinned key, from the run's artifact, in pages."""
+    with station.start(sampling="loss: every 100") as log:
+        for step in range(1000):
+            log.metric("loss", step / 7, step)
+    run_id = str(log.close().run_id)
+    pages = list(artifact_readings(station.tracking_uri, run_id, page_rows=300))
+    assert [len(page) for page in pages] == [300, 300, 300, 100]
+    assert all(dtypes(page) == READINGS for page in pages)
+    assert pd.concat(pages).value.tolist() == [step / 7 for step in range(1000)]
+    with station.start() as log:
+        log.metric("loss", 1.0, 1)
+    assert list(artifact_readings(station.tracking_uri, str(log.close().run_id))) == []
+
+
+def test_csv_pages(tmp_path: Path) -> None:
+    """The compressed CSV comes back in the same frames, NaN and a key named `nan` included."""
+    rows: list[dict[str, Any]] = [
+        {"key": "nan", "step": n, "timestamp_ms": n, "value": value}
+        for n, value in enumerate(SPECIAL)
+    ]
+    file = tmp_path / "readings.csv.gz"
+    pd.DataFrame(rows).to_csv(file, index=False, na_rep="nan")
+    pages = list(reading._pages_of(file, 2))
+    assert [len(page) for page in pages] == [2, 2, 1]
+    frame = pd.concat(pages)
+    assert set(frame.key) == {"nan"}
+    assert repr(frame.value.tolist()) == repr([float(v) for v in SPECIAL])
