@@ -11,6 +11,7 @@ A log call is a store into a memory-mapped file; a sidecar process delivers to M
 """
 
 import sys
+from typing import TYPE_CHECKING, Any
 
 if sys.platform == "win32":
     raise ImportError(
@@ -41,6 +42,9 @@ from allele_mlflow.run_logger import RunLogger
 from allele_mlflow.settings import Settings
 from allele_mlflow.version import __version__
 
+if TYPE_CHECKING:
+    from allele_mlflow.tracking.reader import artifact_readings, open_reader
+
 __all__ = [
     "AlleleMlflowError",
     "AlleleMlflowWarning",
@@ -62,7 +66,18 @@ __all__ = [
     "TrackingError",
     "TransientTrackingError",
     "__version__",
+    "artifact_readings",
     "attach",
     "current_logger",
+    "open_reader",
     "start_logger",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # what reads imports pandas, which the benchmark's process is to be spared
+    if name in ("artifact_readings", "open_reader"):
+        from allele_mlflow.tracking import reader
+
+        return getattr(reader, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
