@@ -26,7 +26,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 if not __package__:  # run as a file
@@ -44,6 +43,7 @@ from benchmarks.evolution import (
     store_settings,
 )
 from benchmarks.paired import is_logging_first
+from benchmarks.program import interrupt_once
 from benchmarks.scratch import scratch_folder
 
 POPULATION = 50
@@ -266,15 +266,6 @@ def measure_arm(name: str, folder: Path, pairs: int) -> ArmResult:
     with arm.open_sink(folder) as sink:
         found = run_pairs(sink, pairs, generations=arm.generations, warm_ups=arm.warm_ups)
     return replace(found, lost=sink.lost)
-
-
-def interrupt_once(number: int, frame: FrameType | None) -> None:
-    """
-    The first SIGINT or SIGTERM ends the work; a second one must not cut short the cleaning up.
-    """
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 def run_measurement(options: argparse.Namespace, measure: Callable[[Path], object]) -> int:

@@ -10,9 +10,6 @@ beside the calls: their segments are unlinked between blocks, as a sidecar would
 
 from __future__ import annotations
 
-import argparse
-import json
-import signal
 import statistics
 import subprocess
 import sys
@@ -20,7 +17,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -43,6 +39,7 @@ from benchmarks.call_timing import (
     time_empty_block,
 )
 from benchmarks.environment import describe_environment, is_busy
+from benchmarks.program import run_benchmark
 from benchmarks.scratch import PARENT, find_sidecar, scratch_folder, stop_sidecars
 
 OUTPUT = Path(__file__).resolve().parent / "results" / "call_cost.json"
@@ -262,33 +259,17 @@ def print_report(console: Console, report: dict[str, Any]) -> None:
         console.print("the machine has other work to do: read the ratios, not the absolute times")
 
 
-def interrupt(number: int, frame: FrameType | None) -> None:
-    """
-    SIGTERM ends the work as Ctrl-C does, cleaning up.
-    """
-    raise KeyboardInterrupt
-
-
 def main(arguments: list[str] | None = None) -> int:
     """
     The command line; the exit code.
     """
-    parser = argparse.ArgumentParser(description="What one call costs.")
-    parser.add_argument("--quick", action="store_true", help="seconds, to see that it runs")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="the JSON to write")
-    options = parser.parse_args(arguments)
-    console = Console()
-    signal.signal(signal.SIGTERM, interrupt)
-    try:
-        report = measure(QUICK if options.quick else Effort())
-    except KeyboardInterrupt:
-        console.print("interrupted; nothing was written")
-        return 130
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print_report(console, report)
-    console.print(f"written to {options.output}", soft_wrap=True)
-    return 0
+    return run_benchmark(
+        arguments,
+        description="What one call costs.",
+        output=OUTPUT,
+        measure=lambda is_quick, _: measure(QUICK if is_quick else Effort()),
+        show=print_report,
+    )
 
 
 if __name__ == "__main__":

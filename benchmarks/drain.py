@@ -13,16 +13,12 @@ Writes benchmarks/results/drain.json; benchmarks/README.md says how to read it.
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
-import signal
 import sqlite3
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,8 +31,8 @@ if not __package__:  # run as a file
 
 from allele_mlflow.drill.backlog import make_backlog, recover
 from allele_mlflow.drill.place import Place, opened_place
-from benchmarks.call_cost import interrupt
 from benchmarks.environment import describe_environment, is_busy
+from benchmarks.program import run_benchmark
 from benchmarks.scratch import PARENT, prepare_store, scratch_folder
 
 OUTPUT = Path(__file__).resolve().parent / "results" / "drain.json"
@@ -204,29 +200,18 @@ def _shown(value: object) -> str:
     return f"{value:,}"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """
     The command line; the exit code.
     """
-    parser = argparse.ArgumentParser(description="From log.metric to a row.")
-    parser.add_argument("--quick", action="store_true", help="tiny, to see that it runs")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="the JSON to write")
-    options = parser.parse_args(arguments)
-    console = Console()
-    signal.signal(signal.SIGTERM, interrupt)
-    try:
-        report = measure(QUICK if options.quick else FULL, console)
-    except KeyboardInterrupt:
-        console.print("interrupted; nothing was written")
-        return 130
-    except (subprocess.SubprocessError, sqlite3.Error) as exc:
-        console.print(f"{type(exc).__name__}: {exc}; nothing was written")
-        return 1
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print_report(console, report)
-    console.print(f"written to {options.output}", soft_wrap=True)
-    return 0
+    return run_benchmark(
+        arguments,
+        description="From log.metric to a row.",
+        output=OUTPUT,
+        measure=lambda is_quick, console: measure(QUICK if is_quick else FULL, console),
+        show=print_report,
+        failures=(subprocess.SubprocessError, sqlite3.Error),
+    )
 
 
 if __name__ == "__main__":

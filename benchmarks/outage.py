@@ -15,12 +15,9 @@ Writes benchmarks/results/outage.json.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import math
 import random
-import signal
 import socket
 import sys
 import time
@@ -42,12 +39,12 @@ from benchmarks.arms import (
     POPULATION,
     Sink,
     await_sidecar,
-    interrupt_once,
     time_generations,
 )
 from benchmarks.environment import describe_environment, is_busy
 from benchmarks.evolution import Cell, store_settings
 from benchmarks.paired import Overhead, estimate_overhead
+from benchmarks.program import run_benchmark
 from benchmarks.scratch import PARENT, prepare_store, scratch_folder
 
 OUTPUT = Path(__file__).resolve().parent / "results" / "outage.json"
@@ -197,24 +194,14 @@ def main(arguments: list[str] | None = None) -> int:
     """
     The command line; the exit code.
     """
-    parser = argparse.ArgumentParser(description="What a benchmark notices of a store away.")
-    parser.add_argument("--quick", action="store_true", help="a few rounds, to see that it runs")
-    parser.add_argument("--rounds", type=int, help=f"of five blocks each ({ROUNDS})")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="the JSON to write")
-    options = parser.parse_args(arguments)
-    console = Console()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, interrupt_once)
-    try:
-        report = measure(options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS))
-    except KeyboardInterrupt:
-        console.print("interrupted; nothing was written")
-        return 130
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print_report(console, report)
-    console.print(f"written to {options.output}", soft_wrap=True)
-    return 7 if any(closed["lost"] for closed in report["closes"].values()) else 0
+    return run_benchmark(
+        arguments,
+        description="What a benchmark notices of a store that is away.",
+        output=OUTPUT,
+        measure=lambda is_quick, _: measure(QUICK_ROUNDS if is_quick else ROUNDS),
+        show=print_report,
+        judge=lambda report: 7 if any(one["lost"] for one in report["closes"].values()) else 0,
+    )
 
 
 if __name__ == "__main__":

@@ -9,21 +9,20 @@ Writes benchmarks/results/recovery.json; benchmarks/README.md says how to read i
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
-import signal
 import sys
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from allele_mlflow.drill.backlog import make_backlog, recover
 from allele_mlflow.drill.place import opened_place
-from benchmarks.call_cost import interrupt
 from benchmarks.environment import describe_environment
+from benchmarks.program import run_benchmark
 from benchmarks.scratch import PARENT, prepare_store, scratch_folder
 
 OUTPUT = Path(__file__).resolve().parent / "results" / "recovery.json"
@@ -52,27 +51,26 @@ def measure(backlogs: tuple[int, int]) -> dict[str, Any]:
     return report | {"environment": environment}
 
 
+def print_report(console: Console, report: dict[str, Any]) -> None:
+    """
+    The numbers as a person reads them.
+    """
+    for name, value in report.items():
+        if name != "environment":
+            console.print(f"{name:24} {value}", highlight=False)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """
     The command line; the exit code.
     """
-    parser = argparse.ArgumentParser(description="How a large backlog is taken up.")
-    parser.add_argument("--quick", action="store_true", help="seconds, to see that it runs")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="the JSON to write")
-    options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, interrupt)
-    try:
-        report = measure(QUICK_BACKLOGS if options.quick else BACKLOGS)
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written")
-        return 130
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    for name, value in report.items():
-        if name != "environment":
-            print(f"{name:24} {value}")
-    print(f"written to {options.output}")
-    return 0
+    return run_benchmark(
+        arguments,
+        description="How a large backlog is taken up.",
+        output=OUTPUT,
+        measure=lambda is_quick, _: measure(QUICK_BACKLOGS if is_quick else BACKLOGS),
+        show=print_report,
+    )
 
 
 if __name__ == "__main__":

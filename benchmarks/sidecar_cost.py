@@ -9,11 +9,8 @@ Writes benchmarks/results/sidecar_cost.json; benchmarks/README.md says how to re
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import random
-import signal
 import statistics
 import subprocess
 import sys
@@ -31,9 +28,9 @@ if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from allele_mlflow import RunLogger, start_logger
-from benchmarks.call_cost import interrupt
 from benchmarks.environment import describe_environment, is_busy
 from benchmarks.evolution import store_settings
+from benchmarks.program import run_benchmark
 from benchmarks.scratch import (
     PARENT,
     cpu_seconds,
@@ -248,11 +245,12 @@ def measure(effort: Effort) -> dict[str, Any]:
     return rounded | {"environment": environment | {"n": vars(effort)}}
 
 
-def print_report(console: Console, report: dict[str, Any], effort: Effort) -> None:
+def print_report(console: Console, report: dict[str, Any]) -> None:
     """
     The numbers as a person reads them.
     """
     table = Table(title="The sidecar beside delivery", show_header=False)
+    effort = Effort(**report["environment"]["n"])
     small, large = (report[f"peak_rss_mib_{pending}"] for pending in effort.backlogs)
     rows = (
         (f"close with {effort.close_metrics:,} undelivered readings", f"{report['close_s']:.2f} s"),
@@ -275,23 +273,13 @@ def main(arguments: list[str] | None = None) -> int:
     """
     The command line; the exit code.
     """
-    parser = argparse.ArgumentParser(description="What the sidecar costs beside delivery.")
-    parser.add_argument("--quick", action="store_true", help="seconds, to see that it runs")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="the JSON to write")
-    options = parser.parse_args(arguments)
-    effort = QUICK if options.quick else Effort()
-    console = Console()
-    signal.signal(signal.SIGTERM, interrupt)
-    try:
-        report = measure(effort)
-    except KeyboardInterrupt:
-        console.print("interrupted; nothing was written")
-        return 130
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print_report(console, report, effort)
-    console.print(f"written to {options.output}", soft_wrap=True)
-    return 0
+    return run_benchmark(
+        arguments,
+        description="What the sidecar costs beside delivery.",
+        output=OUTPUT,
+        measure=lambda is_quick, _: measure(QUICK if is_quick else Effort()),
+        show=print_report,
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """
-Rows a second into MLflow's tables: the database's floor, the bulk store, MLflow's own `log_batch`.
+Rows a second into MLflow's tables: the database's floor, the bulk store, MLflow's own `log_batch`;
+and through a server.
 
-All three write the same readings, each into a database of its own, in turns of random order. The
-floor is the driver's `executemany` of a plain INSERT into `metrics` alone, with as many rows a
-commit as the bulk store has; it checks nothing and keeps no latest values.
+All write the same readings, each into a database of its own, in turns of random order. The floor is
+the driver's `executemany` of a plain INSERT into `metrics` alone, with as many rows a commit as the
+bulk store has; it checks nothing and keeps no latest values. Through a server, "stock" is MLflow's
+client and server; "compact" is our client on MLflow's server, "plugin" MLflow's client on a server
+with the bulk store, "both" our client on that.
 
-    python benchmarks/store.py            a few minutes (make bench-store)
+    python benchmarks/store.py            ten minutes (make bench-store)
     python benchmarks/store.py --quick    tiny, to see that it runs
 
 Writes benchmarks/results/store.json; benchmarks/README.md says how to read it.
@@ -13,16 +16,14 @@ Writes benchmarks/results/store.json; benchmarks/README.md says how to read it.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import logging
 import random
-import signal
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,11 +33,12 @@ from rich.table import Table
 if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from allele_mlflow.drill.tracking_server import TrackingServer
 from allele_mlflow.records import Reading, RunId
 from allele_mlflow.tracking.bulk_store import READINGS_PER_TRANSACTION, rows_of
 from allele_mlflow.tracking.client import MlflowTracking
-from benchmarks.call_cost import interrupt
 from benchmarks.environment import describe_environment, is_busy
+from benchmarks.program import run_benchmark
 from benchmarks.scratch import PARENT, scratch_folder
 
 OUTPUT = Path(__file__).resolve().parent / "results" / "store.json"
@@ -44,7 +46,16 @@ DATABASES = ("sqlite", "postgresql")
 BATCH_SIZES = (100, 1000)
 KEY_COUNTS = (1, 20, 500)
 ARMS = ("floor", "bulk", "stock")
-TURNS, READINGS_A_TURN = 5, 8000
+#: Through a server: whether our client sends, and whether our store writes.
+HTTP_ARMS = {
+    "stock": (False, False),
+    "compact": (True, False),
+    "plugin": (False, True),
+    "both": (True, True),
+}
+HTTP_CASES = ((100, 20), (1000, 20))
+#: Turns, and readings of each.
+FULL = (5, 8000)
 QUICK = (1, 400)
 FIRST_MS = 1_700_000_000_000
 SEED = 4
@@ -97,7 +108,7 @@ def open_run(uri: str, *, is_bulk: bool) -> tuple[MlflowTracking, RunId]:
     tracking = MlflowTracking(uri, is_bulk=is_bulk)
     experiment_id = tracking.ensure_experiment("store", artifact_location=None)
     run_id = tracking.create_run(experiment_id, run_name=None, start_ms=FIRST_MS, tags={})
-    if is_bulk and tracking.writes_by != "bulk":
+    if is_bulk and tracking.writes_by.startswith("MLflow"):
         raise RuntimeError(f"nothing to measure: {uri} is written by {tracking.writes_by}")
     return tracking, run_id
 
@@ -146,20 +157,19 @@ def take_turn(arm: Arm, readings: Sequence[Reading]) -> Turn:
 
 
 def compare(
-    make_uri: Callable[[str], str], batch_size: int, keys: int, turns: int, number: int
+    arms: dict[str, Arm], batch_size: int, keys: int, turns: int, number: int
 ) -> dict[str, Any]:
     """
-    The three arms side by side; medians over the turns.
+    Arms side by side; medians over the turns.
     """
     chance = random.Random(SEED)
-    arms = {n: make_arm(n, make_uri(f"{n}_{batch_size}_{keys}"), batch_size) for n in ARMS}
-    found: dict[str, list[Turn]] = {name: [] for name in ARMS}
+    found: dict[str, list[Turn]] = {name: [] for name in arms}
     for turn in range(-1, turns):  # the first one warms up
         steps = range((turn + 1) * number, (turn + 2) * number)
         readings = [
             Reading(f"key/{s % keys}", chance.random(), FIRST_MS + s, s // keys) for s in steps
         ]
-        for name in chance.sample(ARMS, len(ARMS)):
+        for name in chance.sample(list(arms), len(arms)):
             taken = take_turn(arms[name], readings)
             if turn >= 0:
                 found[name].append(taken)
@@ -170,26 +180,73 @@ def compare(
         "keys": keys,
         "rows_per_s": {name: round(value) for name, value in speed.items()},
         "cpu_us_per_row": {name: round(value, 2) for name, value in cpu.items()},
-        "bulk_to_stock": round(speed["bulk"] / speed["stock"], 2),
-        "bulk_to_floor": round(speed["bulk"] / speed["floor"], 2),
+        "to_stock": {name: round(value / speed["stock"], 2) for name, value in speed.items()},
         "raw_wall_s": {n: [round(t.wall_s, 5) for t in ts] for n, ts in found.items()},
     }
+
+
+def compare_databases(
+    database: str, folder: Path, turns: int, number: int, console: Console
+) -> Iterator[dict[str, Any]]:
+    """
+    The floor, the bulk store and MLflow's own call.
+    """
+    with opened_uris(database, folder) as make_uri:
+        for batch_size, keys in product(BATCH_SIZES, KEY_COUNTS):
+            with console.status(f"{database}, {batch_size} a batch, {keys} keys"):
+                uris = {name: make_uri(f"{name}_{batch_size}_{keys}") for name in ARMS}
+                arms = {name: make_arm(name, uri, batch_size) for name, uri in uris.items()}
+                row = compare(arms, batch_size, keys, turns, number)
+            yield row | {"bulk_to_floor": bulk_to_floor(row)}
+
+
+def bulk_to_floor(row: dict[str, Any]) -> float:
+    """
+    The bulk store's speed as a part of the database's.
+    """
+    speed = row["rows_per_s"]
+    return float(round(speed["bulk"] / speed["floor"], 2))
+
+
+def compare_servers(turns: int, number: int, console: Console) -> Iterator[dict[str, Any]]:
+    """
+    MLflow's client and ours, on MLflow's server and on one with the bulk store.
+    """
+    servers = {scheme: TrackingServer(scheme=scheme) for scheme in ("sqlite", "bulk+sqlite")}
+    try:
+        for server in servers.values():
+            server.start()
+        for batch_size, keys in HTTP_CASES:
+            with console.status(f"servers, {batch_size} a batch, {keys} keys"):
+                arms = {}
+                for name, (is_ours, has_plugin) in HTTP_ARMS.items():
+                    url = servers["bulk+sqlite" if has_plugin else "sqlite"].url
+                    arms[name] = make_sender(url, batch_size, is_bulk=is_ours)
+                yield compare(arms, batch_size, keys, turns, number)
+    finally:
+        for server in servers.values():
+            server.close()
+
+
+def make_sender(url: str, batch_size: int, *, is_bulk: bool) -> Arm:
+    """
+    A client of a server, in a run of its own.
+    """
+    tracking, run_id = open_run(url, is_bulk=is_bulk)
+    return Arm(lambda readings: tracking.log_batch(run_id, readings=readings), batch_size)
 
 
 def measure(turns: int, number: int, console: Console) -> dict[str, Any]:
     """
     Everything; the report.
     """
+    logging.disable(logging.INFO)  # of alembic, for each new database
     results: dict[str, list[dict[str, Any]]] = {}
     with scratch_folder(PARENT) as folder:
         environment = describe_environment(folder)
         for database in DATABASES:
-            with opened_uris(database, folder) as make_uri:
-                for batch_size in BATCH_SIZES:
-                    for keys in KEY_COUNTS:
-                        with console.status(f"{database}, {batch_size} a batch, {keys} keys"):
-                            row = compare(make_uri, batch_size, keys, turns, number)
-                        results.setdefault(database, []).append(row)
+            results[database] = list(compare_databases(database, folder, turns, number, console))
+        results["servers"] = list(compare_servers(turns, number, console))
         environment["load_average_after"] = describe_environment(folder)["load_average"]
     return {
         "format": 1,
@@ -205,18 +262,17 @@ def print_report(console: Console, report: dict[str, Any]) -> None:
     """
     The numbers as a person reads them.
     """
-    for database, rows in report["results"].items():
-        table = Table(title=f"{database}: rows a second, and CPU of the writer for a row")
-        for heading in ("batch", "keys", *ARMS, "bulk/stock", "bulk/floor", "CPU: bulk", "stock"):
+    for name, rows in report["results"].items():
+        arms = list(rows[0]["rows_per_s"])
+        table = Table(title=f"{name}: rows a second (as a multiple of stock), CPU of the writer")
+        for heading in ("batch", "keys", *arms, *(f"CPU us: {arm}" for arm in arms)):
             table.add_column(heading, justify="right")
         for row in rows:
-            cpu = row["cpu_us_per_row"]
+            speed, ratio, cpu = (row[k] for k in ("rows_per_s", "to_stock", "cpu_us_per_row"))
             table.add_row(
                 *(str(row[name]) for name in ("batch_size", "keys")),
-                *(f"{row['rows_per_s'][name]:,}" for name in ARMS),
-                f"{row['bulk_to_stock']:.1f}",
-                f"{row['bulk_to_floor']:.2f}",
-                *(f"{cpu[name]:.1f} us" for name in ("bulk", "stock")),
+                *(f"{speed[arm]:,} ({ratio[arm]:.1f})" for arm in arms),
+                *(f"{cpu[arm]:.1f}" for arm in arms),
             )
         console.print(table)
     if is_busy():
@@ -227,24 +283,13 @@ def main(arguments: list[str] | None = None) -> int:
     """
     The command line; the exit code.
     """
-    parser = argparse.ArgumentParser(description="Rows a second into MLflow's tables.")
-    parser.add_argument("--quick", action="store_true", help="tiny, to see that it runs")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="the JSON to write")
-    options = parser.parse_args(arguments)
-    console = Console()
-    signal.signal(signal.SIGTERM, interrupt)
-    logging.disable(logging.INFO)  # of alembic, for each new database
-    turns, number = QUICK if options.quick else (TURNS, READINGS_A_TURN)
-    try:
-        report = measure(turns, number, console)
-    except KeyboardInterrupt:
-        console.print("interrupted; nothing was written")
-        return 130
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print_report(console, report)
-    console.print(f"written to {options.output}", soft_wrap=True)
-    return 0
+    return run_benchmark(
+        arguments,
+        description="Rows a second into MLflow's tables.",
+        output=OUTPUT,
+        measure=lambda is_quick, console: measure(*(QUICK if is_quick else FULL), console),
+        show=print_report,
+    )
 
 
 if __name__ == "__main__":
