@@ -5,8 +5,8 @@ and through a server.
 All write the same readings, each into a database of its own, in turns of random order. The floor is
 the driver's `executemany` of a plain INSERT into `metrics` alone, with as many rows a commit as the
 bulk store has; it checks nothing and keeps no latest values. Through a server, "stock" is MLflow's
-client and server; "compact" is our client on MLflow's server, "plugin" MLflow's client on a server
-with the bulk store, "both" our client on that.
+client and server; "compact" is our client on MLflow's server, "plugin" MLflow's client on `mlflow
+server --app-name bulk`, "both" our client on that.
 
     python benchmarks/store.py            ten minutes (make bench-store)
     python benchmarks/store.py --quick    tiny, to see that it runs
@@ -212,7 +212,7 @@ def compare_servers(turns: int, number: int, console: Console) -> Iterator[dict[
     """
     MLflow's client and ours, on MLflow's server and on one with the bulk store.
     """
-    servers = {scheme: TrackingServer(scheme=scheme) for scheme in ("sqlite", "bulk+sqlite")}
+    servers = {False: TrackingServer(), True: TrackingServer("--app-name", "bulk")}
     try:
         for server in servers.values():
             server.start()
@@ -220,8 +220,7 @@ def compare_servers(turns: int, number: int, console: Console) -> Iterator[dict[
             with console.status(f"servers, {batch_size} a batch, {keys} keys"):
                 arms = {}
                 for name, (is_ours, has_plugin) in HTTP_ARMS.items():
-                    url = servers["bulk+sqlite" if has_plugin else "sqlite"].url
-                    arms[name] = make_sender(url, batch_size, is_bulk=is_ours)
+                    arms[name] = make_sender(servers[has_plugin].url, batch_size, is_bulk=is_ours)
                 yield compare(arms, batch_size, keys, turns, number)
     finally:
         for server in servers.values():

@@ -17,6 +17,10 @@ import pytest
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
+from allele_mlflow.errors import PermanentTrackingError
+from allele_mlflow.records import Reading, RunId
+from allele_mlflow.tracking.client import MlflowTracking
+from allele_mlflow.tracking.server_batches import BatchRoute
 from allele_mlflow.tracking.server_store import SCHEMES
 from tests.integration.conftest import opened_server
 from tests.integration.postgres import Postgres
@@ -133,6 +137,73 @@ def test_server_serves_a_stock_client_and_ours(served: tuple[str, Path], tmp_pat
         assert kept.artifact("a.txt", tmp_path) == b"hello"
     finally:
         station.stop()
+
+
+@pytest.mark.server
+@pytest.mark.process
+@pytest.mark.timeout(180)
+def test_server_keeps_what_a_batch_may_hold(served: tuple[str, Path]) -> None:
+    """NaN, infinities, large steps and texts; and what a server refuses, in MLflow's own words."""
+    url, _ = served
+    client = mlflow.MlflowClient(url)
+    for is_bulk in (False, True):
+        tracking, run_id = MlflowTracking(url, is_bulk=is_bulk), RunId(new_run(client))
+        values = [1.5, float("nan"), float("inf"), float("-inf"), 5e-324]
+        readings = [Reading("a", value, 5, 2**40 + n) for n, value in enumerate(values)]
+        tracking.log_batch(run_id, readings=readings, params={"p": "ü"}, tags={"t": "x" * 6000})
+        tracking.log_batch(run_id, readings=readings[:2])
+        history = client.get_metric_history(run_id, "a")
+        kept = sorted((m.step - 2**40, m.value) for m in history if m.value == m.value)
+        large = 1.7976931348623157e308
+        assert kept == [(0, 1.5), (2, large), (3, -large), (4, 5e-324)]
+        assert len(history) == 5
+        run = client.get_run(run_id)
+        assert (run.data.params, len(run.data.tags["t"])) == ({"p": "ü"}, 6000)
+        with pytest.raises(PermanentTrackingError, match="Changing param values is not allowed"):
+            tracking.log_batch(run_id, params={"p": "other"})
+        with pytest.raises(PermanentTrackingError, match="Invalid value"):
+            tracking.log_batch(run_id, readings=[Reading("a key with $", 1.0, 1, 1)])
+        with pytest.raises(PermanentTrackingError, match="not found"):
+            tracking.log_batch(RunId("0" * 32), readings=readings)
+        client.delete_run(run_id)
+        with pytest.raises(PermanentTrackingError, match="must be in the 'active' state"):
+            tracking.log_batch(run_id, readings=readings)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b"not json",
+        b'{"run_id": "0", "metrics": 5}',
+        b'{"run_id": "0", "metrics": [{"key": "a", "value": 1, "timestamp": 1, "model_id": "m"}]}',
+        b'{"run_id": "0", "params": [{"key": "a", "value": "1"}, {"key": "a", "value": "2"}]}',
+        b'{"run_id": "0", "metrics": [{"key": "a", "value": "1e5", "timestamp": 1}]}',
+    ],
+)
+async def test_odd_batches_are_left_to_mlflow(body: bytes) -> None:
+    """What is no plain batch reaches MLflow's own handler as it came, in its pieces."""
+    received: list[bytes] = []
+    pieces = [
+        {"type": "http.request", "body": body[:3], "more_body": True},
+        {"type": "http.request", "body": body[3:], "more_body": False},
+    ]
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        more = True
+        while more:
+            message = await receive()
+            received.append(message["body"])
+            more = message["more_body"]
+
+    async def receive() -> Any:
+        return pieces.pop(0)
+
+    async def send(message: Any) -> None:
+        raise AssertionError(message)
+
+    await BatchRoute(inner, lambda: None)({"type": "http"}, receive, send)
+    assert b"".join(received) == body
 
 
 @pytest.mark.server

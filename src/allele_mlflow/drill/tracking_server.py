@@ -43,14 +43,14 @@ class TrackingServer:
     MLflow's own server on SQLite, in a folder of its own, on one port for its life.
 
     Args:
-        scheme: Of the store's address: `sqlite`, or `bulk+sqlite` for ours.
+        options: More words of the command line.
     Raises:
         NotHereError: it is not installed.
     Thread safety: none; see `shared_server`.
     """
 
-    def __init__(self, *, scheme: str = "sqlite") -> None:
-        self._scheme = scheme
+    def __init__(self, *options: str) -> None:
+        self._options = options
         if (
             importlib.util.find_spec("flask") is None
         ):  # mlflow-skinny has the command, and no server
@@ -80,9 +80,10 @@ class TrackingServer:
                 [
                     *(sys.executable, "-m", "mlflow", "server"),
                     *("--host", "127.0.0.1", "--port", str(self._port), "--workers", "1"),
-                    *("--backend-store-uri", f"{self._scheme}:///{self.folder / 'mlflow.db'}"),
+                    *("--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}"),
                     *("--serve-artifacts", "--artifacts-destination"),
                     str(self.folder / "artifacts"),
+                    *self._options,
                 ],
                 cwd=self.folder,
                 env=environment() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},

@@ -23,6 +23,7 @@ from typing import Any
 from allele_mlflow.records import Reading, RunId
 from allele_mlflow.settings import variable
 from allele_mlflow.tracking.bulk_store import BulkStore, UnfitError
+from allele_mlflow.tracking.server_batches import add_batch_route
 
 PREFIX = "bulk+"
 #: The schemes that pyproject.toml names.
@@ -98,6 +99,8 @@ def open_app() -> Any:
         return app
     for scheme in PLAIN_SCHEMES:
         registry.register(scheme, open_tracking_store)
+    if not is_wsgi:
+        add_batch_route(app, mlflow.server.app, handlers._get_tracking_store)
     return app
 
 
