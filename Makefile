@@ -24,7 +24,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: help demo ui drill test test-deep test-floor check format docs bench bench-whole bench-sidecar \
-	bench-outage bench-recovery bench-store bench-drain clean
+	bench-outage bench-recovery bench-store bench-drain bench-peers clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -92,8 +92,11 @@ bench-store: $(FOR_TEST) ## rows a second: the database's floor, the bulk store,
 bench-drain: $(FOR_DEMO) ## from log.metric to a row: lag at steady rates, and large backlogs
 	@$(BIN)/python benchmarks/drain.py
 
+bench-peers: $(FOR_DEMO) ## other trackers beside this one, each in an environment of its own
+	@$(BIN)/python benchmarks/peers.py
+
 clean: ## remove what make made: environments, caches, demo/
-	@rm -rf $(VENV) $(VENV)-floor demo drill build dist .mypy_cache .ruff_cache .pytest_cache \
+	@rm -rf $(VENV) $(VENV)-floor $(VENV)-peers demo drill build dist .mypy_cache .ruff_cache .pytest_cache \
 		.import_linter_cache .hypothesis
 	@find src tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
