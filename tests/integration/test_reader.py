@@ -17,17 +17,12 @@ import pytest
 from mlflow.entities import Metric, Param, RunTag
 
 from allele_mlflow.errors import TrackingError
+from allele_mlflow.tracking import client_reader
 from allele_mlflow.tracking import reader as reading
-from allele_mlflow.tracking.reader import (
-    HISTORY,
-    READINGS,
-    RUNS,
-    ClientReader,
-    Reader,
-    SqlReader,
-    artifact_readings,
-    open_reader,
-)
+from allele_mlflow.tracking.client_reader import ClientReader
+from allele_mlflow.tracking.frames import HISTORY, READINGS, RUNS, Reader
+from allele_mlflow.tracking.reader import artifact_readings, open_reader
+from allele_mlflow.tracking.sql_reader import SqlReader
 from tests.integration.conftest import opened_server
 from tests.integration.postgres import Postgres
 from tests.integration.runs import Station
@@ -188,7 +183,7 @@ def test_long_history_of_a_server_is_paged(
     opened: tuple[Reader, Written], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More than a server gives in one answer comes in several, whole."""
-    monkeypatch.setattr(reading, "SERVER_ROWS", 300)
+    monkeypatch.setattr(client_reader, "SERVER_ROWS", 300)
     reader, written = opened
     frame = pd.concat(reader.history(written.run_ids, ["long"]))
     assert len(frame) == 2 * (ROWS + 1)

@@ -3,8 +3,7 @@ Files of one JSON document a line, appended to and read back.
 
 A line that was cut short (a kill, a full disk) is closed off before the next one, and passed over
 by who reads: its record comes again. One that is damaged is passed over too, and told of. The last
-pair of a line is the CRC-32 of everything before that number; one without is of a version that
-made none.
+pair of a line is the CRC-32 of everything before that number; one without is damaged.
 """
 
 from __future__ import annotations
@@ -82,9 +81,10 @@ class LineFile:
         for data in self._lines():
             for line in _split(data.rstrip(b"\n")) if self._is_checked else (data,):
                 try:
+                    document = decoder.decode(line)
                     if self._is_checked:
                         _verify(line)
-                    yield decoder.decode(line)
+                    yield document
                 except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
                     # of one that was cut short, JSON has nothing to say but that it ends too soon
                     is_whole = line.endswith(b"}") and b"check" in line[-20:]
@@ -182,7 +182,7 @@ def _find_start(line: bytes, start: int, found: re.Match[bytes]) -> int:
 
 def _verify(line: bytes) -> None:
     found = _checks.search(line)
-    if found is not None and zlib.crc32(line[: found.start(1)]) != int(found[1]):
+    if found is None or zlib.crc32(line[: found.start(1)]) != int(found[1]):
         raise msgspec.DecodeError("the line does not check")
 
 

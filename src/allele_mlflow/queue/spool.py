@@ -167,8 +167,8 @@ def read_struct(path: Path, struct_type: type[T]) -> T | None:
     """
     try:
         data = path.read_bytes()
-        if data[-CHECK_BYTES:-4] == CHECK_KEY and data[-4:] != _crc(data[:-4]):
-            return None  # one without a check is of a version that made none
+        if data[-CHECK_BYTES:-4] != CHECK_KEY or data[-4:] != _crc(data[:-4]):
+            return None
         return msgspec.msgpack.decode(data, type=struct_type)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None

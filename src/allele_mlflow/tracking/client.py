@@ -1,6 +1,8 @@
 """
 MLflow behind the `Tracking` protocol: its own client, its own `log_batch`.
 
+Over 500 lines because it is one store and its opening, and half of them say what may be relied on.
+
 mlflow is imported at the first call and not before, because it reads part of its environment
 then: a process of ours applies `prepare_environment` first, through `settings.publish_variable`.
 """

@@ -41,13 +41,28 @@ def test_lines_come_back_with_their_checks(tmp_path: Path) -> None:
     assert all("check" in msgspec.json.decode(line) for line in data.splitlines())
 
 
-def test_line_without_a_check_is_read(tmp_path: Path) -> None:
-    """What an earlier version wrote is believed."""
+def test_line_without_a_check_is_damaged(tmp_path: Path) -> None:
+    """The check's own name may be what was damaged, so a missing check is damage."""
     path = tmp_path / "lines.jsonl"
     path.write_bytes(b'{"number":5}\n{}\n')
     file = LineFile(path)
-    assert list(file.read(Line)) == [Line(5), Line()]
-    assert file.damage == []
+    assert list(file.read(Line)) == []
+    assert len(file.damage) == 2
+
+
+def test_cut_keeps_what_is_before(tmp_path: Path) -> None:
+    """A file is cut off before the first line that is not to be kept; damage is no such line."""
+    path = tmp_path / "lines.jsonl"
+    data = write(path)
+    file = LineFile(path)
+    file.cut(Line, lambda line: line.number < 5)
+    assert path.read_bytes() == data
+    file.cut(Line, lambda line: line.number < 3)
+    assert list(file.read(Line)) == LINES[:2]
+    path.write_bytes(b"x" + data)
+    file.cut(Line, lambda line: line.number != 1)
+    assert path.read_bytes() == b"x" + data
+    LineFile(tmp_path / "missing").cut(Line, lambda line: False)
 
 
 def test_line_with_any_bit_changed_is_damage(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_numbers_given_twice_keep_nobody(tmp_path: Path) -> None:
     """
     Damage may give two artifacts one number: the first stays, and settling it raises nothing.
     """
-    lines = LineFile(tmp_path / spool.UPLOADS_FILE, is_checked=False)
+    lines = LineFile(tmp_path / spool.UPLOADS_FILE)
     for name in "ab":
         event = msgspec.to_builtins(artifact(name))
         lines.append({"number": 1, "stream": name, "end": 1, "artifact": event})

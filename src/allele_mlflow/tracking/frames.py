@@ -1,0 +1,138 @@
+"""
+The frames in which runs come back: their columns, their dtypes, and how rows become them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import pandas as pd
+
+from allele_mlflow.tracking.limits import LARGEST_VALUE
+
+#: Columns and dtypes of each frame.
+RUNS = {
+    "run_id": "object",
+    "experiment_id": "object",
+    "name": "object",
+    "status": "object",
+    "lifecycle": "object",
+    "start_time": "datetime64[ms, UTC]",
+    "end_time": "datetime64[ms, UTC]",
+    "artifact_uri": "object",
+}
+PAIRS = {"run_id": "object", "key": "object", "value": "object"}
+HISTORY = {
+    "run_id": "object",
+    "key": "object",
+    "step": "int64",
+    "timestamp_ms": "int64",
+    "value": "float64",
+}
+READINGS = {"key": "object", "step": "int64", "timestamp_ms": "int64", "value": "float64"}
+EXPERIMENTS = {"experiment_id": "object", "name": "object", "lifecycle": "object"}
+
+#: Rows of a page: some 10 MB.
+PAGE_ROWS = 100_000
+
+
+class RunFrames(NamedTuple):
+    """
+    Runs in tidy frames, all keyed by `run_id`.
+
+    Attributes:
+        runs: Columns of `RUNS`; times in UTC, `end_time` NaT while a run goes on.
+        params: Columns of `PAIRS`.
+        tags: Columns of `PAIRS`.
+        metrics: Columns of `HISTORY`: of each key the reading that MLflow shows.
+    """
+
+    runs: pd.DataFrame
+    params: pd.DataFrame
+    tags: pd.DataFrame
+    metrics: pd.DataFrame
+
+
+class Reader(Protocol):
+    """
+    Reads one tracking store; changes nothing in it. Not thread-safe.
+    """
+
+    def experiments(self) -> pd.DataFrame:
+        """
+        Columns of `EXPERIMENTS`, deleted ones too.
+
+        Raises:
+            TrackingError: the store does not answer.
+        """
+
+    def runs(
+        self, experiment_ids: Sequence[str] | None = None, *, with_deleted: bool = False
+    ) -> RunFrames:
+        """
+        The runs of these experiments, all by default, newest first.
+
+        Raises:
+            TrackingError: the store does not answer.
+        """
+
+    def history(
+        self,
+        run_ids: Sequence[str],
+        keys: Sequence[str] | None = None,
+        *,
+        page_rows: int = PAGE_ROWS,
+    ) -> Iterator[pd.DataFrame]:
+        """
+        Every reading of these runs and keys (all by default) once, in frames of `HISTORY`.
+
+        Runs and keys come in any order and may share a page. The readings of one key of one run
+        come by step, then time; over HTTP a history of more than 25,000 comes by time. What MLflow
+        keeps as its largest number is infinite again.
+
+        Raises:
+            TrackingError: the store does not answer.
+        """
+
+    def close(self) -> None:
+        """
+        Give back connections.
+        """
+
+
+def frame_of(rows: Iterable[Sequence[Any]], columns: dict[str, str]) -> pd.DataFrame:
+    """
+    A frame of rows, with these columns and dtypes.
+    """
+    return pd.DataFrame(list(map(tuple, rows)), columns=list(columns)).astype(columns)
+
+
+def runs_frame(rows: Iterable[Sequence[Any]]) -> pd.DataFrame:
+    """
+    A frame of `RUNS`; the times are given in milliseconds since 1970.
+    """
+    frame = pd.DataFrame(list(map(tuple, rows)), columns=list(RUNS))
+    for name in ("start_time", "end_time"):
+        # 0 is what MLflow's server answers for an end that has not come
+        times = pd.to_numeric(frame[name]).astype("Int64").replace(0, pd.NA)
+        frame[name] = pd.to_datetime(times, unit="ms", utc=True)
+    return frame.astype(RUNS)
+
+
+def history_frame(rows: Iterable[Sequence[Any]]) -> pd.DataFrame:
+    """
+    A frame of `HISTORY`, from rows that have `is_nan` behind their value.
+    """
+    return frame_of(
+        (
+            (run_id, key, step, timestamp, math.nan if is_nan else _infinite_again(value))
+            for run_id, key, step, timestamp, value, is_nan in rows
+        ),
+        HISTORY,
+    )
+
+
+def _infinite_again(value: float) -> float:
+    return math.copysign(math.inf, value) if abs(value) == LARGEST_VALUE else value
