@@ -1,7 +1,7 @@
 """
 One tracker in a process and an environment of its own: what a call costs, its exit, its overhead.
 
-    python benchmarks/peer_arm.py PEER --folder F --store DB --pairs N --result R.json  (peers.py)
+    python benchmarks/peer_arm.py PEER --folder F --store DB --pairs N --calls-s S --result R.json
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ from benchmarks.arms import (
 )
 from benchmarks.evolution import MetricCall, store_settings
 
-#: Calls are measured for so long, and so many at most.
-CALLS_S = 5.0
+#: So many calls are measured at most.
 MOST_CALLS = 50_000
 BLOCK = 50
 KEYS = 5
@@ -156,7 +155,7 @@ PEERS: dict[str, Callable[[Path], contextlib.AbstractContextManager[MetricCall]]
 }
 
 
-def measure_peer(name: str, folder: Path, pairs: int) -> dict[str, Any]:
+def measure_peer(name: str, folder: Path, pairs: int, calls_s: float) -> dict[str, Any]:
     """
     Everything of one tracker.
 
@@ -170,7 +169,7 @@ def measure_peer(name: str, folder: Path, pairs: int) -> dict[str, Any]:
         for step in range(BLOCK):  # what the first calls set up is not a call's cost
             metric("warm", 0.5, step)
         cpu_s, begin_s, step = time.process_time(), time.perf_counter(), 0
-        while step < MOST_CALLS and time.perf_counter() - begin_s < CALLS_S:
+        while step < MOST_CALLS and time.perf_counter() - begin_s < calls_s:
             before = time.perf_counter_ns()
             for number in range(step, step + BLOCK):
                 metric(keys[number % KEYS], 0.5, number)
@@ -200,11 +199,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("peer", choices=PEERS)
     add_measurement_options(parser)
+    parser.add_argument("--calls-s", type=float, required=True, help="how long to call it")
     options = parser.parse_args()
 
     def measure(folder: Path) -> object:
         (folder / "empty.db").write_bytes(options.store.read_bytes())
-        return measure_peer(options.peer, folder, options.pairs)
+        return measure_peer(options.peer, folder, options.pairs, options.calls_s)
 
     return run_measurement(options, measure)
 

@@ -20,7 +20,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -50,9 +50,21 @@ REQUIREMENTS = {
 #: What the program that is measured needs, ours included.
 OURS = ("allele>=1.0.1,<1.0.2", "msgspec>=0.19", "psutil>=5.9", "numpy>=1.26")
 QUICK = ("allele-mlflow", "mlflow")
-PAIRS, QUICK_PAIRS = 60, 5
+
 INSTALL_S, MEASURE_S = 600, 240
 SHOWN_CHARACTERS = 300
+
+
+class Effort(NamedTuple):
+    """
+    Pairs of blocks, and how long to call a tracker.
+    """
+
+    pairs: int
+    calls_s: float
+
+
+FULL_EFFORT, QUICK_EFFORT = Effort(60, 5.0), Effort(5, 0.3)
 
 
 class PeerError(Exception):
@@ -110,7 +122,7 @@ def run(command: list[str], longest_s: float) -> None:
         )
 
 
-def measure_peer(name: str, python: Path, folder: Path, pairs: int) -> dict[str, Any]:
+def measure_peer(name: str, python: Path, folder: Path, effort: Effort) -> dict[str, Any]:
     """
     What one peer's process hands back, summed up.
 
@@ -120,7 +132,7 @@ def measure_peer(name: str, python: Path, folder: Path, pairs: int) -> dict[str,
     result = folder / f"{name}.json"
     arm = str(ROOT / "benchmarks" / "peer_arm.py")
     options = ("--folder", str(folder), "--store", str(folder / "empty.db"))
-    more = ("--pairs", str(pairs), "--result", str(result))
+    more = ("--pairs", str(effort.pairs), "--calls-s", str(effort.calls_s), "--result", str(result))
     run([str(python), arm, name, *options, *more], MEASURE_S)
     found = json.loads(result.read_text(encoding="utf-8"))
     overhead = found["overhead"]
@@ -147,7 +159,7 @@ def version_of(name: str, python: Path) -> str:
     return done.stdout.strip()
 
 
-def measure(names: tuple[str, ...], pairs: int, console: Console) -> dict[str, Any]:
+def measure(names: tuple[str, ...], effort: Effort, console: Console) -> dict[str, Any]:
     """
     Everything; the report.
     """
@@ -165,13 +177,13 @@ def measure(names: tuple[str, ...], pairs: int, console: Console) -> dict[str, A
         for name, python in pythons.items():
             with console.status(f"{name}: measuring"):
                 try:
-                    found[name] = measure_peer(name, python, folder, pairs)
+                    found[name] = measure_peer(name, python, folder, effort)
                 except PeerError as exc:
                     found[name] = {"error": str(exc)}
         environment["load_average_after"] = describe_environment(folder)["load_average"]
     return {
         "format": 1,
-        "pairs": pairs,
+        "pairs": effort.pairs,
         "peers": {name: found[name] for name in names},
         "cheapest": compare(found),
         "environment": environment,
@@ -232,9 +244,9 @@ def main(arguments: list[str] | None = None) -> int:
         description="Other trackers beside this one.",
         output=OUTPUT,
         measure=lambda is_quick, console: (
-            measure(QUICK, QUICK_PAIRS, console)
+            measure(QUICK, QUICK_EFFORT, console)
             if is_quick
-            else measure(tuple(REQUIREMENTS), PAIRS, console)
+            else measure(tuple(REQUIREMENTS), FULL_EFFORT, console)
         ),
         show=print_report,
         judge=lambda report: 1 if "error" in report["peers"]["allele-mlflow"] else 0,

@@ -96,15 +96,21 @@ def test_outage_runs(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [output]
 
 
+@pytest.mark.server
 def test_store_runs(tmp_path: Path) -> None:
     """
-    All three ways write into both databases, and nothing is left behind.
+    The benchmark of the stores has every arm on every database and through servers.
     """
     output = tmp_path / "store.json"
     run(BENCHMARKS / "store.py", tmp_path, "--quick", "--output", str(output))
     results = json.loads(output.read_text())["results"]
-    assert set(results) == {"sqlite", "postgresql"}
-    assert all(row["bulk_to_stock"] > 0 for rows in results.values() for row in rows)
+    assert {name: len(rows) for name, rows in results.items()} == {
+        "sqlite": 6,
+        "postgresql": 6,
+        "servers": 2,
+    }
+    assert set(results["sqlite"][0]["to_stock"]) == {"floor", "bulk", "stock"}
+    assert set(results["servers"][0]["to_stock"]) == {"stock", "compact", "plugin", "both"}
     assert list(tmp_path.iterdir()) == [output]
 
 
@@ -181,4 +187,17 @@ def test_recovery_runs(tmp_path: Path) -> None:
         *("first_send_s_200", "first_send_s_2000", "peak_rss_mib_200", "peak_rss_mib_2000"),
         "environment",
     }
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_peers_run(tmp_path: Path) -> None:
+    """
+    The benchmark of other trackers measures those that are installed here, ours first.
+    """
+    output = tmp_path / "peers.json"
+    run(BENCHMARKS / "peers.py", tmp_path, "--quick", "--output", str(output))
+    report = json.loads(output.read_text())
+    assert list(report["peers"]) == ["allele-mlflow", "mlflow"]
+    assert not [one["error"] for one in report["peers"].values() if "error" in one]
+    assert report["cheapest"]["call_p50_us"]["peer"] == "mlflow"
     assert list(tmp_path.iterdir()) == [output]
