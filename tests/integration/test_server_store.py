@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow
@@ -20,7 +22,8 @@ from mlflow.exceptions import MlflowException
 from allele_mlflow.errors import PermanentTrackingError
 from allele_mlflow.records import Reading, RunId
 from allele_mlflow.tracking.client import MlflowTracking
-from allele_mlflow.tracking.server_batches import BatchRoute
+from allele_mlflow.tracking.http_batches import ENDPOINT
+from allele_mlflow.tracking.server_batches import BatchRoute, add_batch_route
 from allele_mlflow.tracking.server_store import SCHEMES
 from tests.integration.conftest import opened_server
 from tests.integration.postgres import Postgres
@@ -168,6 +171,22 @@ def test_server_keeps_what_a_batch_may_hold(served: tuple[str, Path]) -> None:
         client.delete_run(run_id)
         with pytest.raises(PermanentTrackingError, match="must be in the 'active' state"):
             tracking.log_batch(run_id, readings=readings)
+
+
+def test_route_stands_before_mlflows_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our route comes first; where requests are looked at by what we do not know, there is none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of MLflow's server about its own libraries
+        from mlflow.server import app as flask_app
+        from mlflow.server.fastapi_app import create_fastapi_app
+
+    app = create_fastapi_app()
+    assert add_batch_route(app, flask_app, lambda: None)
+    assert app.router.routes[0].path == ENDPOINT
+    login = SimpleNamespace(before_request_funcs={None: [lambda: None]})
+    assert not add_batch_route(create_fastapi_app(), login, lambda: None)
+    monkeypatch.setenv("_MLFLOW_SERVER_ARTIFACTS_ONLY", "true")
+    assert not add_batch_route(create_fastapi_app(), flask_app, lambda: None)
 
 
 @pytest.mark.parametrize(
