@@ -225,7 +225,7 @@ async def test_full_disk_ends_the_run_all_the_same(tmp_path: Path) -> None:
 
 def test_lines_wait_in_memory_for_room(tmp_path: Path) -> None:
     """What a full disk does not take is read all the same, and written when there is room."""
-    lines = LineFile(tmp_path / "lines.jsonl")
+    lines = LineFile(tmp_path / "lines.jsonl", is_checked=False)
     lines.append([1])
 
     def waits() -> bool:
@@ -235,12 +235,12 @@ def test_lines_wait_in_memory_for_room(tmp_path: Path) -> None:
         lines.append([2])
         assert waits()
     assert list(lines.read(list)) == [[1], [2]]
-    assert list(LineFile(tmp_path / "lines.jsonl").read(list)) == [[1]]
+    assert list(LineFile(tmp_path / "lines.jsonl", is_checked=False).read(list)) == [[1]]
     with mock.patch("allele_mlflow.queue.lines.RETRY_S", 0.0):
         lines._retry_at_s = 0.0
         lines.append([3])
     assert not waits()
-    assert list(LineFile(tmp_path / "lines.jsonl").read(list)) == [[1], [2], [3]]
+    assert list(LineFile(tmp_path / "lines.jsonl", is_checked=False).read(list)) == [[1], [2], [3]]
 
 
 @pytest.mark.parametrize("name", ["cursor", "lock"])
