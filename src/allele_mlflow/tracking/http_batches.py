@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -24,27 +24,35 @@ SHOWN_CHARACTERS = 200
 _NOT_OF_THE_BODY = frozenset({401, 403, 407, 408, 409, 425, 429})
 
 
-class _Metric(msgspec.Struct):
+class MetricOfBody(msgspec.Struct, forbid_unknown_fields=True):
     """
     One reading as proto3's JSON has it: what is no number is a text.
     """
 
     key: str
-    value: float | str
+    value: float | Literal["NaN", "Infinity", "-Infinity"]
     timestamp: int
-    step: int
+    step: int = 0
 
 
-class _Pair(msgspec.Struct):
+class PairOfBody(msgspec.Struct, forbid_unknown_fields=True):
+    """
+    A param or tag.
+    """
+
     key: str
     value: str
 
 
-class _Body(msgspec.Struct, omit_defaults=True):
+class Body(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
+    """
+    A batch as it is sent, and as our server reads it.
+    """
+
     run_id: str
-    metrics: list[_Metric] = []
-    params: list[_Pair] = []
-    tags: list[_Pair] = []
+    metrics: list[MetricOfBody] = []
+    params: list[PairOfBody] = []
+    tags: list[PairOfBody] = []
 
 
 class OddAnswerError(Exception):
@@ -98,7 +106,7 @@ class HttpBatches:
         """
         from mlflow.utils.rest_utils import http_request, verify_rest_response
 
-        body = _Body(run_id, _metrics_of(readings), _pairs_of(params), _pairs_of(tags))
+        body = Body(run_id, _metrics_of(readings), _pairs_of(params), _pairs_of(tags))
         answer = http_request(
             self._store.get_host_creds(),
             ENDPOINT,
@@ -120,19 +128,21 @@ class HttpBatches:
         return isinstance(error, OddAnswerError)
 
 
-def _metrics_of(readings: Sequence[Reading]) -> list[_Metric]:
+def _metrics_of(readings: Sequence[Reading]) -> list[MetricOfBody]:
     isfinite = math.isfinite
     return [
-        _Metric(key, value if isfinite(value) else _text_of(value), int(timestamp_ms), int(step))
+        MetricOfBody(
+            key, value if isfinite(value) else _text_of(value), int(timestamp_ms), int(step)
+        )
         for key, value, timestamp_ms, step in readings
     ]
 
 
-def _text_of(value: float) -> str:
+def _text_of(value: float) -> Literal["NaN", "Infinity", "-Infinity"]:
     if value != value:
         return "NaN"
     return "Infinity" if value > 0 else "-Infinity"
 
 
-def _pairs_of(pairs: Mapping[str, str] | None) -> list[_Pair]:
-    return [_Pair(key, value) for key, value in (pairs or {}).items()]
+def _pairs_of(pairs: Mapping[str, str] | None) -> list[PairOfBody]:
+    return [PairOfBody(key, value) for key, value in (pairs or {}).items()]

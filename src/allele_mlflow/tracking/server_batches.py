@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -19,7 +19,7 @@ from allele_mlflow.records import Reading, RunId
 from allele_mlflow.settings import variable
 from allele_mlflow.tracking import limits
 from allele_mlflow.tracking.bulk_store import BulkStore
-from allele_mlflow.tracking.http_batches import ENDPOINT
+from allele_mlflow.tracking.http_batches import ENDPOINT, Body
 
 _logger = logging.getLogger(__name__)
 
@@ -32,25 +32,6 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 _KNOWN_HOOKS = frozenset({"mlflow.server.workspace_helpers"})
 #: The largest body that is looked at: more than a full batch can have.
 MOST_BYTES = 8 << 20
-
-
-class _Metric(msgspec.Struct, forbid_unknown_fields=True):
-    key: str
-    value: float | Literal["NaN", "Infinity", "-Infinity"]
-    timestamp: int
-    step: int = 0
-
-
-class _Pair(msgspec.Struct, forbid_unknown_fields=True):
-    key: str
-    value: str
-
-
-class _Body(msgspec.Struct, forbid_unknown_fields=True):
-    run_id: str
-    metrics: list[_Metric] = []
-    params: list[_Pair] = []
-    tags: list[_Pair] = []
 
 
 class BatchRoute:
@@ -66,7 +47,7 @@ class BatchRoute:
         """
         self._inner = inner
         self._open_store = open_store
-        self._decoder = msgspec.json.Decoder(_Body)
+        self._decoder = msgspec.json.Decoder(Body)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """
