@@ -43,8 +43,7 @@ from benchmarks.evolution import (
     store_settings,
 )
 from benchmarks.paired import is_logging_first
-from benchmarks.program import interrupt_once
-from benchmarks.scratch import scratch_folder
+from benchmarks.scratch import interrupt_once, scratch_folder
 
 POPULATION = 50
 MUTATION_RATE = 0.1

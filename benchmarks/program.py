@@ -9,19 +9,11 @@ import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rich.console import Console
 
-
-def interrupt_once(number: int, frame: FrameType | None) -> None:
-    """
-    The first SIGINT or SIGTERM ends the work; a second one must not cut short the cleaning up.
-    """
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, signal.SIG_IGN)
-    raise KeyboardInterrupt
+from benchmarks.scratch import interrupt_once
 
 
 def run_benchmark(

@@ -7,11 +7,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import msgspec
 import psutil
@@ -120,3 +122,12 @@ def cpu_seconds(process: psutil.Process) -> float:
     """
     times = process.cpu_times()
     return float(times.user + times.system)
+
+
+def interrupt_once(number: int, frame: FrameType | None) -> None:
+    """
+    The first SIGINT or SIGTERM ends the work; a second one must not cut short the cleaning up.
+    """
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)
+    raise KeyboardInterrupt
