@@ -179,6 +179,25 @@ def test_nothing_asked_nothing_found(opened: tuple[Reader, Written]) -> None:
     assert dtypes(found.runs) == RUNS
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"page_rows": 0}, "page_rows=0: want 1 or more"),
+        ({"run_ids": "abc"}, "run_ids='abc': want a list of texts"),
+        ({"keys": "loss"}, "keys='loss': want a list of texts"),
+    ],
+)
+def test_bad_request_says_what_is_wanted(
+    opened: tuple[Reader, Written], given: dict[str, Any], told: str
+) -> None:
+    """A size that makes no page and a text for a list are refused at once, before any page."""
+    reader, _ = opened
+    with pytest.raises(ValueError, match=told):
+        reader.history(**({"run_ids": []} | given))
+    with pytest.raises(ValueError, match=r"experiment_ids=.*: want ids, as"):
+        reader.runs(["the name of one"])
+
+
 def test_long_history_of_a_server_is_paged(
     opened: tuple[Reader, Written], monkeypatch: pytest.MonkeyPatch
 ) -> None:

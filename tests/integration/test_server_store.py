@@ -173,6 +173,7 @@ def test_server_keeps_what_a_batch_may_hold(served: tuple[str, Path]) -> None:
             tracking.log_batch(run_id, readings=readings)
 
 
+@pytest.mark.server
 def test_route_stands_before_mlflows_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Our route comes first; where requests are looked at by what we do not know, there is none."""
     with warnings.catch_warnings():

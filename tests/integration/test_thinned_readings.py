@@ -8,9 +8,9 @@ from __future__ import annotations
 import csv
 import errno
 import gzip
-import importlib.util
 import io
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from allele_mlflow.queue import spool
 from allele_mlflow.queue.writer import StreamWriter
 from allele_mlflow.records import RunId
 from allele_mlflow.sidecar import full_readings
+from allele_mlflow.sidecar.full_readings import FullReadings
 from allele_mlflow.testing import MemoryTracking, assert_ledger_balanced
 from allele_mlflow.testing.memory_tracking import MemoryRun
 from tests.integration.spooled_runs import (
@@ -174,7 +175,7 @@ async def test_refused_artifact_is_kept(tmp_path: Path) -> None:
 
 async def test_csv_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without pyarrow the artifact is compressed CSV, with every digit."""
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)  # its import fails
     run, writer = start_run(tmp_path, sampling=RULES)
     log_thinned(writer)
     end_run(writer)
@@ -184,6 +185,29 @@ async def test_csv_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     header, *rows = csv.reader(io.StringIO(text))
     assert header == list(full_readings.COLUMNS)
     assert sorted((key, int(step), float(value)) for key, step, _, value in rows) == EVERYTHING
+
+
+async def test_damage_under_a_living_sidecar_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the disk altered after it was read back, or never was, is found when it is uploaded."""
+    run, writer = start_run(tmp_path, sampling=RULES)
+    log_thinned(writer)
+    end_run(writer)
+    write = FullReadings.write
+
+    def damage_and_write(readings: FullReadings, folder: Path) -> Path:
+        (path,) = readings.folder.iterdir()
+        data = bytearray(path.read_bytes())
+        data[len(data) // 3] ^= 0x55
+        path.write_bytes(data)
+        return write(readings, folder)
+
+    monkeypatch.setattr(FullReadings, "write", damage_and_write)
+    tracking = MemoryTracking()
+    await serve(make_worker(run, tracking))
+    assert len(rows_of(the_run(tracking))) < len(EVERYTHING)
+    assert [text for text in final_state(run).damage if "/readings/" in text]
 
 
 async def test_damaged_piece_is_told(tmp_path: Path) -> None:

@@ -154,18 +154,34 @@ def test_mlflows_credentials_are_sent(proxy: Proxy, monkeypatch: pytest.MonkeyPa
     assert proxy.authorizations == ["Bearer s3cr3t"]
 
 
-def test_odd_answer_is_left_to_mlflows_own_call(proxy: Proxy) -> None:
+def test_odd_answers_are_left_to_mlflows_own_call(proxy: Proxy) -> None:
     """
-    A server that answers 200 and not what MLflow's does: its own call is made, and from then on.
+    A server that answers 200 and not what MLflow's does: its own call is made each time, and after
+    three of them at once.
     """
     proxy.body = b'{"accepted": 1}'
     tracking = _send_one(proxy)
-    assert len(proxy.requests) == 1 + proxy.is_compact
-    tracking.log_batch(RUN_ID, readings=[Reading("loss", 2.0, 2, 2)])
-    assert len(proxy.requests) == 2 + proxy.is_compact
+    for step in range(2):
+        assert tracking.writes_by == ("compact HTTP" if proxy.is_compact else "MLflow")
+        tracking.log_batch(RUN_ID, readings=[Reading("loss", 2.0, 2, step)])
+    assert len(proxy.requests) == (6 if proxy.is_compact else 3)
+    tracking.log_batch(RUN_ID, readings=[Reading("loss", 2.0, 2, 5)])
+    assert len(proxy.requests) == (7 if proxy.is_compact else 4)
     assert tracking.writes_by.startswith("MLflow")
     if proxy.is_compact:
         assert "accepted" in tracking.writes_by
+
+
+def test_one_odd_answer_is_no_habit(proxy: Proxy) -> None:
+    """
+    A server that is odd now and then, as when its pool is empty for a moment, is trusted again.
+    """
+    for step in range(8):
+        if step == 0:
+            tracking = _send_one(proxy)
+        proxy.body = b'{"accepted": 1}' if step % 2 else b"{}"
+        tracking.log_batch(RUN_ID, readings=[Reading("loss", 2.0, 2, step)])
+    assert tracking.writes_by == ("compact HTTP" if proxy.is_compact else "MLflow")
 
 
 def test_connection_stays_open(proxy: Proxy) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import gzip
-import importlib.util
 import io
 import os
 from array import array
@@ -81,6 +80,8 @@ class FullReadings:
         self._is_durable = is_durable
         self._streams: dict[str, tuple[Thinner, LineFile]] = {}
         self._written_rows = -1
+        #: What `write` could not read, in words.
+        self._damage: list[str] = []
         self._rows = int(bool(rules) and self.folder.is_dir())
 
     @property
@@ -88,7 +89,8 @@ class FullReadings:
         """
         What could not be read so far, in words.
         """
-        return [text for _, file in self._streams.values() for text in file.damage]
+        opened = [text for _, file in self._streams.values() for text in file.damage]
+        return [*opened, *self._damage]
 
     @property
     def has_news(self) -> bool:
@@ -143,19 +145,18 @@ class FullReadings:
             OSError: it cannot be written.
         """
         self._written_rows = self._rows
-        is_parquet = importlib.util.find_spec("pyarrow") is not None
+        is_parquet = _has_pyarrow()
         path = folder / (spool.READINGS_PARQUET if is_parquet else spool.READINGS_CSV)
         partial = path.with_name(f".{path.name}")
+        files = [LineFile(one) for one in sorted(self.folder.iterdir())]
+        lines = (line for file in files for line in file.read(_Line))
         try:
-            (_write_parquet if is_parquet else _write_csv)(partial, self._lines())
+            (_write_parquet if is_parquet else _write_csv)(partial, lines)
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
+        self._damage = [text for file in files for text in file.damage]
         return path
-
-    def _lines(self) -> Iterator[_Line]:
-        for path in sorted(self.folder.iterdir()):
-            yield from LineFile(path).read(_Line)
 
     def _opened(self, stream: StreamReader) -> tuple[Thinner, LineFile]:
         if stream.stream_id not in self._streams:
@@ -180,6 +181,14 @@ def _line_of(found: Thinned, *, before: int) -> _Line:
         values=array("d", [reading.value for reading in found.ruled]).tobytes(),
         states=msgspec.msgpack.encode(found.states),
     )
+
+
+def _has_pyarrow() -> bool:
+    try:
+        import pyarrow.parquet  # noqa: F401 - whether it can be imported
+    except ImportError:
+        return False
+    return True
 
 
 def _write_csv(path: Path, lines: Iterable[_Line]) -> None:

@@ -98,7 +98,7 @@ class Thinner:
             window = rule.window_of(reading.step, reading.timestamp_ms)
             if state is None or window != state.window:
                 is_shown = state is None or rule.choice == "one"
-                if state is not None and not is_shown:
+                if state is not None and not is_shown and state.is_waiting:
                     found.standing_in.append(_stand_in(rule, state))
                 state = KeyState(window, reading, reading, reading.value)
                 state.is_waiting = not is_shown

@@ -70,6 +70,8 @@ class BulkStore:
 
     writes_by = "bulk"
     readings_per_call = READINGS_PER_TRANSACTION
+    #: Failures in a row that MLflow's own call did not meet, after which this is not used any more.
+    most_doubts = 1
 
     def __init__(self, store: Any, *, kind: type | None = None) -> None:
         """

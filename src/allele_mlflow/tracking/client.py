@@ -127,6 +127,8 @@ class MlflowTracking:
         self._is_bulk = is_bulk
         self._bulk: BulkStore | HttpBatches | None = None
         self._writes_by = ""
+        #: How often in a row the bulk writer failed where MLflow's own call did not.
+        self._doubts = 0
 
     @property
     def writes_by(self) -> str:
@@ -264,6 +266,7 @@ class MlflowTracking:
             with mapped_errors(f"log_batch of run {run_id}"):
                 try:
                     if bulk.log_batch(run_id, readings=readings, params=params, tags=tags):
+                        self._doubts = 0
                         return
                 except Exception as exc:
                     if not bulk.is_doubtful(exc):
@@ -286,8 +289,10 @@ class MlflowTracking:
                         raise
         if more:
             self.log_batch(run_id, readings=more)
-        elif failure is not None:
-            self._give_up_bulk(f"it failed where MLflow's own call did not: {failure!r}")
+        elif bulk is not None and failure is not None:
+            self._doubts += 1
+            if self._doubts >= bulk.most_doubts:
+                self._give_up_bulk(f"it failed where MLflow's own call did not: {failure!r}")
 
     def log_artifact(self, run_id: RunId, file: Path, artifact_path: str) -> None:
         """

@@ -16,6 +16,8 @@ from allele_mlflow.tracking.frames import (
     PAGE_ROWS,
     PAIRS,
     RunFrames,
+    check_experiment_ids,
+    check_history_request,
     frame_of,
     history_frame,
     runs_frame,
@@ -72,8 +74,9 @@ class ClientReader:
         from mlflow.entities import ViewType
 
         view = ViewType.ALL if with_deleted else ViewType.ACTIVE_ONLY
-        if experiment_ids is None:
-            experiment_ids = list(self.experiments().experiment_id)
+        ids = check_experiment_ids(experiment_ids)
+        if ids is None:
+            ids = list(self.experiments().experiment_id)
         rows: list[Sequence[Any]] = []
         params: list[Sequence[Any]] = []
         tags: list[Sequence[Any]] = []
@@ -81,7 +84,7 @@ class ClientReader:
         with mapped_errors(f"runs of {self._masked}"):
             for run in _all_pages(
                 lambda token: self._client.search_runs(
-                    list(experiment_ids),
+                    ids,
                     run_view_type=view,
                     max_results=_SEARCH_PAGE_SIZE,
                     order_by=["attributes.start_time DESC", "attributes.run_id ASC"],
@@ -114,6 +117,12 @@ class ClientReader:
         """
         See `Reader`. A server is asked for a hundred runs at a time.
         """
+        check_history_request(run_ids, keys, page_rows)
+        return self._pages(run_ids, keys, page_rows)
+
+    def _pages(
+        self, run_ids: Sequence[str], keys: Sequence[str] | None, page_rows: int
+    ) -> Iterator[pd.DataFrame]:
         waiting: list[Sequence[Any]] = []
         for rows in self._histories(run_ids, keys):
             waiting += rows

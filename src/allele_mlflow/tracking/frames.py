@@ -75,6 +75,7 @@ class Reader(Protocol):
         The runs of these experiments, all by default, newest first.
 
         Raises:
+            ValueError: one that is no id.
             TrackingError: the store does not answer.
         """
 
@@ -93,6 +94,7 @@ class Reader(Protocol):
         keeps as its largest number is infinite again.
 
         Raises:
+            ValueError: a text in place of a list, or `page_rows` below 1.
             TrackingError: the store does not answer.
         """
 
@@ -100,6 +102,37 @@ class Reader(Protocol):
         """
         Give back connections.
         """
+
+
+def check_history_request(
+    run_ids: Sequence[str], keys: Sequence[str] | None, page_rows: int
+) -> None:
+    """
+    Refuse what cannot be meant: a text in place of a list of texts, a page without a row.
+
+    Raises:
+        ValueError: says what was given and what is wanted.
+    """
+    for name, given in (("run_ids", run_ids), ("keys", keys)):
+        if isinstance(given, str):
+            raise ValueError(f"{name}={given!r}: want a list of texts")
+    if page_rows < 1:
+        raise ValueError(f"page_rows={page_rows}: want 1 or more")
+
+
+def check_experiment_ids(experiment_ids: Sequence[str] | None) -> list[str] | None:
+    """
+    Ids of experiments as a list, None for all.
+
+    Raises:
+        ValueError: a text, or one that is no id.
+    """
+    if experiment_ids is None:
+        return None
+    ids = [experiment_ids] if isinstance(experiment_ids, str) else list(map(str, experiment_ids))
+    if isinstance(experiment_ids, str) or not all(one.isdigit() for one in ids):
+        raise ValueError(f"experiment_ids={experiment_ids!r}: want ids, as of experiments()")
+    return ids
 
 
 def frame_of(rows: Iterable[Sequence[Any]], columns: dict[str, str]) -> pd.DataFrame:

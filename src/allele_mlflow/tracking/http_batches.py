@@ -68,6 +68,8 @@ class HttpBatches:
 
     writes_by = "compact HTTP"
     readings_per_call = 0
+    #: As of `BulkStore`; a server may be odd for a moment, as when its pool is empty.
+    most_doubts = 3
 
     def __init__(self, store: Any) -> None:
         """

@@ -107,19 +107,28 @@ class BatchRoute:
 _MOST = (limits.METRICS_PER_CALL, limits.PARAMS_PER_CALL, limits.TAGS_PER_CALL)
 
 
+def has_workspaces() -> bool:
+    """
+    Whether MLflow's server keeps several teams apart, which those before 3.10 do not know.
+    """
+    from mlflow import environment_variables
+
+    switch = getattr(environment_variables, "MLFLOW_ENABLE_WORKSPACES", None)
+    return switch is not None and bool(switch.get())
+
+
 def add_batch_route(app: Any, flask_app: Any, open_store: Callable[[], Any]) -> bool:
     """
     Put the route before MLflow's own in its FastAPI app; False where its requests are looked at by
     what we do not know, such as a login, or the server keeps no runs.
     """
-    from mlflow.environment_variables import MLFLOW_ENABLE_WORKSPACES
     from starlette.routing import Mount, Route
 
     hooks = {f.__module__ for hooks in flask_app.before_request_funcs.values() for f in hooks}
     mounts = [route for route in app.router.routes if isinstance(route, Mount)]
     if (
         not hooks <= _KNOWN_HOOKS
-        or MLFLOW_ENABLE_WORKSPACES.get()
+        or has_workspaces()
         or variable("_MLFLOW_SERVER_ARTIFACTS_ONLY")
         or len(mounts) != 1
     ):

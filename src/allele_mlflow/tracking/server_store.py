@@ -23,7 +23,7 @@ from typing import Any
 from allele_mlflow.records import Reading, RunId
 from allele_mlflow.settings import variable
 from allele_mlflow.tracking.bulk_store import BulkStore, UnfitError
-from allele_mlflow.tracking.server_batches import add_batch_route
+from allele_mlflow.tracking.server_batches import add_batch_route, has_workspaces
 
 PREFIX = "bulk+"
 #: The schemes that pyproject.toml names.
@@ -44,13 +44,12 @@ def open_tracking_store(store_uri: str | None = None, artifact_uri: str | None =
         store_uri: One of `SCHEMES`, else as MLflow takes it.
         artifact_uri: Default artifact root; as MLflow chooses it where it is None.
     """
-    from mlflow.environment_variables import MLFLOW_ENABLE_WORKSPACES
     from mlflow.server import constants
     from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     kind = SqlAlchemyStore
-    if MLFLOW_ENABLE_WORKSPACES.get():
+    if has_workspaces():
         from mlflow.store.tracking.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
 
         kind = WorkspaceAwareSqlAlchemyStore
@@ -71,11 +70,10 @@ def open_registry_store(store_uri: str | None = None, **options: Any) -> Any:
     """
     MLflow's own model registry in the same database.
     """
-    from mlflow.environment_variables import MLFLOW_ENABLE_WORKSPACES
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
     kind = SqlAlchemyStore
-    if MLFLOW_ENABLE_WORKSPACES.get():
+    if has_workspaces():
         from mlflow.store.model_registry import sqlalchemy_workspace_store as of_workspaces
 
         kind = of_workspaces.WorkspaceAwareSqlAlchemyStore

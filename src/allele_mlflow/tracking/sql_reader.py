@@ -19,6 +19,8 @@ from allele_mlflow.tracking.frames import (
     PAGE_ROWS,
     PAIRS,
     RunFrames,
+    check_experiment_ids,
+    check_history_request,
     frame_of,
     history_frame,
     runs_frame,
@@ -95,9 +97,10 @@ class SqlReader:
         """
         wanted = [] if with_deleted else ["lifecycle_stage = 'active'"]
         given: dict[str, Any] = {}
-        if experiment_ids is not None:
+        ids = check_experiment_ids(experiment_ids)
+        if ids is not None:
             wanted.append("experiment_id IN :experiments")
-            given["experiments"] = [int(one) for one in experiment_ids]
+            given["experiments"] = [int(one) for one in ids]
         where = f" WHERE {' AND '.join(wanted)}" if wanted else ""
         rows = self._rows(
             "SELECT run_uuid, CAST(experiment_id AS VARCHAR), name, status, lifecycle_stage,"
@@ -105,7 +108,7 @@ class SqlReader:
             " ORDER BY start_time DESC, run_uuid",
             given,
         )
-        ids = [row[0] for row in rows]
+        found = [row[0] for row in rows]
         pairs = "SELECT run_uuid, key, value FROM {} WHERE run_uuid IN :ids ORDER BY run_uuid, key"
         latest = (
             "SELECT run_uuid, key, step, timestamp, value, is_nan FROM latest_metrics"
@@ -113,9 +116,9 @@ class SqlReader:
         )
         return RunFrames(
             runs_frame(rows),
-            frame_of(self._rows_of(ids, pairs.format("params")), PAIRS),
-            frame_of(self._rows_of(ids, pairs.format("tags")), PAIRS),
-            history_frame(self._rows_of(ids, latest)),
+            frame_of(self._rows_of(found, pairs.format("params")), PAIRS),
+            frame_of(self._rows_of(found, pairs.format("tags")), PAIRS),
+            history_frame(self._rows_of(found, latest)),
         )
 
     def history(
@@ -131,6 +134,12 @@ class SqlReader:
         Each page is a query of its own, which begins behind the last row: an open one would hold a
         lock on SQLite while the page is worked on.
         """
+        check_history_request(run_ids, keys, page_rows)
+        return self._pages(run_ids, keys, page_rows)
+
+    def _pages(
+        self, run_ids: Sequence[str], keys: Sequence[str] | None, page_rows: int
+    ) -> Iterator[pd.DataFrame]:
         waiting: list[Sequence[Any]] = []
         for run_id in run_ids if keys is None or keys else ():
             last: Sequence[Any] | None = None

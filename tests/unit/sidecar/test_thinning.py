@@ -80,6 +80,14 @@ def test_extremes_are_readings(choice: str, step: int) -> None:
 
 
 @pytest.mark.parametrize("choice", ["min", "max", "mean"])
+def test_a_reading_that_is_shown_needs_no_stand_in(choice: str) -> None:
+    """Of one reading in the first window, nothing is sent twice: not every store forgives that."""
+    readings = [reading(0, 1.0), reading(10, 2.0)]
+    shown, standing_in = thin(f"*: {choice} per 10 steps", readings)
+    assert (shown, standing_in) == (readings[:1], readings[1:])
+
+
+@pytest.mark.parametrize("choice", ["min", "max", "mean"])
 def test_nan_is_seen(choice: str) -> None:
     """A NaN is not passed over: it is what the window shows."""
     readings = [reading(0, 1.0), reading(1, math.nan), reading(2, 3.0), reading(10, 4.0)]
