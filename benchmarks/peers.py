@@ -6,7 +6,7 @@ project's sources beside it, and measured in a process of its own, one after the
 or five seconds of them, and the evolution in paired blocks. All write to this machine alone, as
 their users do offline.
 
-    python benchmarks/peers.py            ten minutes beside the installs (make bench-peers)
+    python benchmarks/peers.py            two minutes beside the installs (make bench-peers)
     python benchmarks/peers.py --quick    ours and mlflow, tiny, to see that it runs
 
 Writes benchmarks/results/peers.json; benchmarks/README.md says how to read it.

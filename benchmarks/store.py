@@ -8,7 +8,7 @@ bulk store has; it checks nothing and keeps no latest values. Through a server, 
 client and server; "compact" is our client on MLflow's server, "plugin" MLflow's client on `mlflow
 server --app-name bulk`, "both" our client on that.
 
-    python benchmarks/store.py            ten minutes (make bench-store)
+    python benchmarks/store.py            five minutes (make bench-store)
     python benchmarks/store.py --quick    tiny, to see that it runs
 
 Writes benchmarks/results/store.json; benchmarks/README.md says how to read it.

@@ -211,7 +211,7 @@ class RunLogger:
         Raises:
             RecordError: only with `strict=True`.
 
-        Cost: sorts the values; an array of a million takes some 80 ms.
+        Cost: sorts a copy of the values in the caller's thread; arrays by their own method.
         """
         name = plain.key(key)
         if not isinstance(name, str):
