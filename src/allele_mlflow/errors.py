@@ -2,7 +2,7 @@
 What can go wrong, grouped by what a handler would do about it.
 
     AlleleMlflowError(message, *, kind, **facts)
-    |-- SettingsError, RecordError   (also ValueError)    fix the call or the file
+    |-- SettingsError, RecordError, MatrixError (also ValueError)   fix the call or the file
     |-- QueueError - QueueFormatError, QueueClosedError   not our file / newer version / closed
     |-- SidecarError - SidecarStartError                  the host goes on; records wait
     |-- TrackingError
@@ -42,6 +42,8 @@ class ErrorKind(StrEnum):
     REFUSED = "refused"
     NOT_FOUND = "not_found"
     UNDELIVERED = "undelivered"
+    BAD_SUITE = "bad_suite"
+    BAD_BENCHMARK = "bad_benchmark"
 
 
 class AlleleMlflowError(Exception):
@@ -75,6 +77,12 @@ class SettingsError(AlleleMlflowError, ValueError):
 class RecordError(AlleleMlflowError, ValueError):
     """
     A caller handed over something that MLflow cannot hold; raised only with `strict=True`.
+    """
+
+
+class MatrixError(AlleleMlflowError, ValueError):
+    """
+    A suite or a benchmark is not one that can be run; a cell that fails raises nothing.
     """
 
 

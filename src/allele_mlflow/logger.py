@@ -63,7 +63,7 @@ def start_logger(
         run_name: Shown in MLflow.
         params: Parameters of the run.
         tags: Tags of the run.
-        parent: A logger, or the MLflow id of the run above this one.
+        parent: The run above this one: its logger, its handle (`log.handle()`), or its MLflow id.
         run_id: Go on with an existing MLflow run.
         run_uid: Join the run of that uid: the first process to start it creates it. Where its owner
             is gone, after a crash or a preemption, this process resumes it: steps and params may
@@ -93,19 +93,21 @@ def start_logger(
         wanted = f"text, 1 to {limits.EXPERIMENT_NAME_LENGTH} characters with the prefix"
         raise _bad_argument("experiment", experiment, wanted)
     if parent is not None and not isinstance(parent, (RunLogger, str)):
-        raise _bad_argument("parent", parent, "a logger, or the MLflow id of a run")
+        wanted = "a logger, the handle of one, or the MLflow id of a run"
+        raise _bad_argument("parent", parent, wanted)
     if run_id is not None and not (_is_text(run_id) and run_id):
         raise _bad_argument("run_id", run_id, "the MLflow id of a run, as text")
-    above = parent if isinstance(parent, RunLogger) else None
+    handle = parent.handle() if isinstance(parent, RunLogger) else parent or ""
+    is_here = os.sep in handle  # a folder of a spool; no id of MLflow's is one
     return _start(
         name,
         settings=settings,
         run_name=run_name,
         params=params,
         tags=tags,
-        parent_run_uid=above.run_uid if above is not None else None,
-        parent_folder=above.handle() if above is not None else "",
-        parent_run_id=parent if isinstance(parent, str) else None,
+        parent_run_uid=Path(handle).name if is_here else None,
+        parent_folder=handle if is_here else "",
+        parent_run_id=handle if handle and not is_here else None,
         run_id=run_id,
         run_uid=run_uid,
         correlation_id=correlation_id,

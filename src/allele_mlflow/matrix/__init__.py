@@ -1,0 +1,3 @@
+"""
+Matrix suites: benchmarks over a grid of parameters, tracked as MLflow experiments.
+"""

@@ -1,0 +1,38 @@
+"""
+The tags by which runs in MLflow belong to a suite: what `--resume` and `reproduce` read again.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+#: Which of a suite's runs this is: see `RunKind`.
+KIND = "allele.kind"
+SUITE = "allele.suite"
+#: Uid of the run above, which is the execution of the suite.
+EXECUTION = "allele.execution"
+CELL = "allele.cell"
+CELL_KEY = "allele.cell_key"
+PARAMS_HASH = "allele.params_hash"
+REPEAT = "allele.repeat"
+ATTEMPT = "allele.attempt"
+SEED = "allele.seed"
+#: Place among all trials of the execution, from 0, and of its block.
+ORDER = "allele.order"
+BENCHMARK = "allele.benchmark"
+BENCHMARK_VERSION = "allele.benchmark_version"
+EXECUTOR = "allele.executor"
+CONCURRENCY = "allele.concurrency"
+LOAD = "allele.load_1m"
+HASH_SEED = "allele.hash_seed"
+COMMIT = "allele.commit"
+ENVIRONMENT = "allele.suite_environment"
+
+
+class RunKind(StrEnum):
+    """
+    What a run of a suite is.
+    """
+
+    SUITE = "suite"
+    CELL = "cell"
