@@ -95,6 +95,8 @@ class ErrorLogged(Event, frozen=True, tag="error"):
     fingerprint: str
     step: int | None = None
     phase: str | None = None
+    #: Why the run was ended by whoever watched it: the end of its process is no error beside it.
+    ends_run: bool = False
 
 
 class RecordRejected(Event, frozen=True, tag="rejected"):

@@ -244,6 +244,11 @@ class RunLogger:
 
         It is put into the phase that it came from, and without a step it has that of the phase.
         """
+        self._error(exc, step=step)
+
+    def _error(
+        self, exc: BaseException, *, step: SupportsIndex | None = None, ends_run: bool = False
+    ) -> None:
         failure = describe_failure(exc)
         phase, phase_step = place_of(exc, self._stream)
         plain_step = phase_step if step is None else plain.step(step)
@@ -260,6 +265,7 @@ class RunLogger:
                 fingerprint=failure.fingerprint,
                 step=plain_step,
                 phase=phase,
+                ends_run=ends_run,
             )
         )
         self._slow_point()

@@ -1,12 +1,12 @@
 """
-The process that cells come from: it has imported this package and nothing else, forks for each cell,
-and tells its supervisor how that ended.
+The process that cells come from: it has imported this package and nothing else, forks for each
+cell, and tells its supervisor how that ended.
 
     python -m allele_mlflow.matrix.cell_process    (started by `supervisor`)
 
-A forked cell starts as clean as a fresh interpreter (one thread, no module of the benchmark's), without
-the tenth of a second that the imports take. It dies with its supervisor: the kernel sees to that on
-Linux; elsewhere this process looks.
+A forked cell starts as clean as a fresh interpreter (one thread, no module of the benchmark's),
+without the tenth of a second that the imports take. It dies with its supervisor: the kernel sees to
+that on Linux; elsewhere this process looks.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from allele_mlflow.matrix.lifeline import die_with_parent, wait_for
 from allele_mlflow.matrix.messages import (
     LOG_FILE,
     REPORT_FILE,
@@ -28,7 +29,6 @@ from allele_mlflow.matrix.messages import (
     decode,
     encode,
 )
-from allele_mlflow.matrix.lifeline import die_with_parent, wait_for
 from allele_mlflow.matrix.trial import run_trial
 from allele_mlflow.queue import spool
 

@@ -157,7 +157,7 @@ class _Trial:
         log.metrics({name: value for name, value in returned.items() if name not in logged})
         wanted = {name: logged[name] for name in objectives if name in logged}
         self._metrics = wanted | returned
-        check_objectives(self._metrics | logged, objectives)
+        check_objectives(logged | self._metrics, objectives)
 
     def _keep_log(self, log: RunLogger) -> None:
         for stream in (sys.stdout, sys.stderr):

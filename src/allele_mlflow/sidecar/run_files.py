@@ -46,6 +46,8 @@ class LoggedErrors:
 
     first: list[ErrorLogged] = field(default_factory=list)
     last: ErrorLogged | None = None
+    #: Why somebody who watched the run ended it; None where nobody did.
+    verdict: ErrorLogged | None = None
     count: int = 0
     by_fingerprint: Counter[str] = field(default_factory=Counter)
 
@@ -161,6 +163,12 @@ class RunFiles:
             for error in self._error_lines.read(ErrorLogged)
         )
 
+    def has_verdict(self) -> bool:
+        """
+        Whether somebody who watched the run has said why it was ended.
+        """
+        return any(error.ends_run for error in self._error_lines.read(ErrorLogged))
+
     def errors(self) -> LoggedErrors:
         """
         The errors in order, each once.
@@ -175,6 +183,8 @@ class RunFiles:
             found.count += 1
             found.by_fingerprint[error.fingerprint] += 1
             found.last = error
+            if error.ends_run:
+                found.verdict = error
             if found.count <= MAX_ERRORS:
                 found.first.append(error)
         return found

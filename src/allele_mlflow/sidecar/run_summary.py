@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from allele_mlflow.clock import now_ns, utc_iso
+from allele_mlflow.failures import Category
 from allele_mlflow.queue import spool
 from allele_mlflow.records import Ledger, Reading, RunEnded, RunSpec, canonical_json, content_hash
 from allele_mlflow.sampling.phase_summary import phases_document, summarise
@@ -69,10 +70,13 @@ def run_tags(files: RunFiles, end: RunEnded, ledger: Ledger, *, cpu_s: float) ->
     if end.overhead_ratio is not None:
         tags["allele.logger_overhead_percent"] = f"{end.overhead_ratio * 100:.3f}"
     errors = files.errors()
-    if errors.last is not None:
-        tags["allele.error.category"] = errors.last.category
-        tags["allele.error.type"] = errors.last.error_type[:250]
-        tags["allele.error.message"] = errors.last.message[:1000]
+    error = errors.verdict or errors.last
+    if errors.verdict is not None and errors.verdict.category != Category.UNKNOWN:
+        tags["allele.ended_by"] = errors.verdict.category
+    if error is not None:
+        tags["allele.error.category"] = error.category
+        tags["allele.error.type"] = error.error_type[:250]
+        tags["allele.error.message"] = error.message[:1000]
         tags["allele.error.count"] = str(errors.count)
     return tags
 
