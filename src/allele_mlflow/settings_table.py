@@ -25,7 +25,6 @@ NOT_YET_IN_FORCE = frozenset(
         "model_registry_enabled",
         "model_registry_uri",
         "auto_register_models",
-        "auto_experiment_tracking",
         "artifact_retention_days",
     }
 )

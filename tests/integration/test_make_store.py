@@ -59,9 +59,7 @@ def test_same_shape_is_the_same_store(
     assert again.rows == filled.rows
 
 
-def test_existing_store_is_left_alone(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_existing_store_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The command refuses a folder that has a store, and says what it wants."""
     (tmp_path / "mlflow.db").write_bytes(b"mine")
     assert main(["--folder", str(tmp_path)]) == 2

@@ -194,7 +194,38 @@ def test_histories_come_back_whole(opened: tuple[Reader, Written], page_rows: in
             assert list(long.timestamp_ms[long.step == 3]) == [4999, 5003]
 
 
-@@@@ test_nothing_asked_nothing_found(opened: tuple[Reader, Written]) -> None:
+def test_what_is_not_asked_for_does_not_come(opened: tuple[Reader, Written]) -> None:
+    """Keys of tags, params and metrics narrow each frame, an empty list empties it."""
+    reader, written = opened
+    whole = reader.runs([written.experiment_id])
+    found = reader.runs(
+        [written.experiment_id], tag_keys=["ü"], param_keys=[], metric_keys=["long"]
+    )
+    assert list(found.runs.run_id) == list(whole.runs.run_id)
+    assert set(found.tags.key) == {"ü"}
+    assert len(found.tags) == len(whole.tags[whole.tags.key == "ü"])
+    assert len(found.params) == 0
+    assert dtypes(found.params) == dtypes(whole.params)
+    assert set(found.metrics.key) == {"long"}
+
+
+def test_runs_with_a_tag_are_found_whatever_is_in_it(opened: tuple[Reader, Written]) -> None:
+    """Quotes and percent signs are the value and no pattern; a near value finds nothing."""
+    reader, written = opened
+    assert set(reader.runs(with_tags={"ü": "'\"%"}).runs.run_id) == set(written.run_ids)
+    for near in ("'\"", "'\"%%", "%", ""):
+        assert len(reader.runs(with_tags={"ü": near}).runs) == 0
+    assert len(reader.runs([], with_tags={"ü": "'\"%"}).runs) == 0
+
+
+def test_experiment_is_found_by_name(opened: tuple[Reader, Written]) -> None:
+    """Its id, and None for a name that no experiment has."""
+    reader, written = opened
+    assert reader.experiment_id_of("read back") == written.experiment_id
+    assert reader.experiment_id_of("no such'; --") is None
+
+
+def test_nothing_asked_nothing_found(opened: tuple[Reader, Written]) -> None:
     """No runs, no keys, no experiments: no rows, and the same columns."""
     reader, written = opened
     assert list(reader.history([])) == []

@@ -15,6 +15,7 @@ from allele_mlflow.cli.drill import drill
 from allele_mlflow.cli.exit_codes import ExitCode
 from allele_mlflow.cli.output import complain, leave, prepare_streams
 from allele_mlflow.cli.rejected import rejected
+from allele_mlflow.cli.reproduce import reproduce
 from allele_mlflow.cli.run import run
 from allele_mlflow.cli.status import status
 from allele_mlflow.cli.stop import stop
@@ -34,6 +35,7 @@ def commands() -> None:
 commands.add_command(doctor)
 commands.add_command(drill)
 commands.add_command(rejected)
+commands.add_command(reproduce)
 commands.add_command(run)
 commands.add_command(status)
 commands.add_command(stop)

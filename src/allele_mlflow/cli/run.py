@@ -66,9 +66,9 @@ def run(
     """
     Run a matrix suite: every cell of it, as often as it says, each run tracked in MLflow.
 
-    SUITE is a TOML file, or module:name of a Suite or of a function marked @benchmark. Exit codes:
-    0 all finished, 2 the suite is wrong, 3 some cells failed, 5 nothing was measured, 6 MLflow could
-    not be reached, 7 records were lost, 130 interrupted (go on with --resume).
+    SUITE is a TOML file, or module:name of a Suite or of a function marked @benchmark. Exit
+    codes: 0 all finished, 2 the suite is wrong, 3 some cells failed, 5 nothing was measured, 6
+    MLflow could not be reached, 7 records were lost, 130 interrupted (go on with --resume).
     """
     overrides: dict[str, Any] = {"tracking_uri": tracking_uri} if tracking_uri else {}
     settings = settings_module.load(overrides)

@@ -9,7 +9,6 @@ there before through `tracking.reader`.
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
@@ -28,7 +27,7 @@ from allele_mlflow.matrix.benchmark import check_params, find_benchmark, source_
 from allele_mlflow.matrix.cells import Cell, Trial, make_cells, repeat_seed, select_cells
 from allele_mlflow.matrix.exclusive import hold_machine
 from allele_mlflow.matrix.executors import CellExecutor, open_executor
-from allele_mlflow.matrix.history import Execution, await_spooled, last_execution
+from allele_mlflow.matrix.history import Execution, await_spooled, last_execution, spooled_runs
 from allele_mlflow.matrix.messages import CellFailure, CellRequest, CellResult, decode, encode
 from allele_mlflow.matrix.options import Beginning, RunOptions, SilentView, SuiteView
 from allele_mlflow.matrix.plan import WAIT, Submit, SuitePlan
@@ -244,8 +243,6 @@ class SuiteRunner:
         Have delivered what a killed runner left in this machine's spool; whether there was any.
         """
         scope = Path(self._settings.spool_dir) / spool.scope_name()
-        from allele_mlflow.matrix.history import spooled_runs
-
         if not spooled_runs(scope, execution):
             return False
         self._view.say("waiting for runs of the last execution that are on their way to MLflow")
@@ -270,6 +267,7 @@ class SuiteRunner:
                 tags.BENCHMARK: suite.benchmark,
                 tags.BENCHMARK_VERSION: self._prepared.version,
                 tags.EXECUTOR: executor.name,
+                tags.FOLDER: str(self._prepared.folder),
             },
             **self._overrides() | {"enabled": self._is_tracked},
         )
@@ -451,6 +449,7 @@ class SuiteRunner:
                 tags.EXECUTOR: executor.name,
                 tags.CONCURRENCY: str(min(executor.width, len(self._prepared.cells))),
                 tags.HASH_SEED: hash_seed,
+                tags.FOLDER: str(self._prepared.folder),
             },
             is_tracked=self._is_tracked,
             objectives=list(suite.objectives),
@@ -502,13 +501,3 @@ class SuiteRunner:
         is_waiting = not self._outcome.is_interrupted or (executor.is_local and not self._futures)
         with contextlib.suppress(AlleleMlflowError):
             executor.close(waits=is_waiting)
-
-
-def load_average() -> float | None:
-    """
-    Of the last minute, None where the system has none.
-    """
-    try:
-        return os.getloadavg()[0]
-    except OSError:
-        return None

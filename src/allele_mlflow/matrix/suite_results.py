@@ -248,7 +248,7 @@ class SuiteResults:
         try:
             with contextlib.closing(open_reader(self._settings.tracking_uri)) as reader:
                 runs = reader.runs(
-                    with_tag=(tags.EXECUTION, self._log.run_uid),
+                    with_tags={tags.EXECUTION: self._log.run_uid},
                     tag_keys=["allele.run_uid"],
                     param_keys=[],
                     metric_keys=[],
@@ -282,7 +282,7 @@ class SuiteResults:
         try:
             with contextlib.closing(open_reader(self._settings.tracking_uri)) as reader:
                 runs = reader.runs(
-                    with_tag=("allele.run_uid", self._log.run_uid if self._log else ""),
+                    with_tags={"allele.run_uid": self._log.run_uid if self._log else ""},
                     tag_keys=[],
                     param_keys=[],
                     metric_keys=[],
