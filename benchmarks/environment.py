@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from allele_mlflow.environment.affinity import count_usable_cpus
+from allele_mlflow.environment.machine import find_cpu_model, find_memory_bytes
 from allele_mlflow.queue import spool
 
 PACKAGES = (
@@ -40,9 +42,9 @@ def describe_environment(folder: Path) -> dict[str, Any]:
         "system": platform.system(),
         "kernel": platform.release(),
         "machine": platform.machine(),
-        "processor": _processor(),
+        "processor": find_cpu_model(),
         "cpu_count": os.cpu_count(),
-        "usable_cpu_count": _usable_cpu_count(),
+        "usable_cpu_count": count_usable_cpus(),
         "memory_mb": _memory_mb(),
         "file_system": spool.file_system_of(folder),
         "load_average": [round(load, 2) for load in os.getloadavg()],
@@ -54,14 +56,7 @@ def is_busy() -> bool:
     """
     Whether the machine has more to do than this benchmark: absolute times are no good then.
     """
-    return os.getloadavg()[0] > 0.5 * (_usable_cpu_count() or 1)
-
-
-def _usable_cpu_count() -> int | None:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS
-        return os.cpu_count()
+    return os.getloadavg()[0] > 0.5 * (count_usable_cpus() or 1)
 
 
 def _version(name: str) -> str | None:
@@ -71,20 +66,6 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _processor() -> str | None:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor() or None
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            return value.strip()
-    return platform.processor() or None
-
-
 def _memory_mb() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
-    except (ValueError, OSError):
-        return None
+    found = find_memory_bytes()
+    return None if found is None else found >> 20

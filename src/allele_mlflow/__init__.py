@@ -34,8 +34,10 @@ from allele_mlflow.errors import (
     TrackingError,
     TransientTrackingError,
 )
-from allele_mlflow.logger import attach, current_logger, start_logger
+from allele_mlflow.log_context import correlation_context, correlation_id, structlog_processor
+from allele_mlflow.logger import attach, start_logger
 from allele_mlflow.mistakes import AlleleMlflowWarning
+from allele_mlflow.open_loggers import current_logger
 from allele_mlflow.records import Ledger, RunState
 from allele_mlflow.report import DeliveryReport
 from allele_mlflow.run_logger import RunLogger
@@ -43,15 +45,18 @@ from allele_mlflow.settings import Settings
 from allele_mlflow.version import __version__
 
 if TYPE_CHECKING:
+    from allele_mlflow.log_lines import CorrelationFilter, LogContextHandler
     from allele_mlflow.tracking.reader import artifact_readings, open_reader
 
 __all__ = [
     "AlleleMlflowError",
     "AlleleMlflowWarning",
+    "CorrelationFilter",
     "DeliveryError",
     "DeliveryReport",
     "ErrorKind",
     "Ledger",
+    "LogContextHandler",
     "PermanentTrackingError",
     "QueueClosedError",
     "QueueError",
@@ -68,9 +73,12 @@ __all__ = [
     "__version__",
     "artifact_readings",
     "attach",
+    "correlation_context",
+    "correlation_id",
     "current_logger",
     "open_reader",
     "start_logger",
+    "structlog_processor",
 ]
 
 
@@ -80,4 +88,8 @@ def __getattr__(name: str) -> Any:
         from allele_mlflow.tracking import reader
 
         return getattr(reader, name)
+    if name in ("CorrelationFilter", "LogContextHandler"):  # and this imports logging
+        from allele_mlflow import log_lines
+
+        return getattr(log_lines, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -69,7 +69,7 @@ class DisabledRunLogger(RunLogger):
         self._on_close = on_close
         self.settings = settings
         self.experiment = experiment
-        self.run_uid = ""
+        self.run_uid = self.correlation_id = ""
         self._started_s = now_monotonic_s()
         for name in SILENCED:
             setattr(self, name, _nothing)

@@ -1,10 +1,9 @@
 """
-Where a run begins: `start_logger`, `attach`, `current_logger`.
+Where a run begins: `start_logger` and `attach`.
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import re
@@ -18,26 +17,27 @@ import msgspec
 from allele_mlflow import settings as settings_module
 from allele_mlflow.clock import now_monotonic_s, now_ns
 from allele_mlflow.disabled import DisabledRunLogger
+from allele_mlflow.environment.affinity import count_usable_cpus
 from allele_mlflow.errors import (
-    AlleleMlflowError,
     DeliveryError,
     ErrorKind,
     QueueError,
     RecordError,
 )
+from allele_mlflow.log_context import bound_correlation_id
 from allele_mlflow.mistakes import Mistakes
 from allele_mlflow.notices import DeliveryNotices
+from allele_mlflow.open_loggers import forget_logger, remember_logger
 from allele_mlflow.queue import plain, spool, spool_index
 from allele_mlflow.queue.claim import claim_run
 from allele_mlflow.queue.locks import process_start_time
 from allele_mlflow.queue.room import quota_bytes
 from allele_mlflow.queue.writer import StreamWriter
-from allele_mlflow.records import ENDED_BY_EXIT, RunSpec, RunStatus
+from allele_mlflow.records import RunSpec
 from allele_mlflow.run_logger import RunLogger
 from allele_mlflow.settings import HANDLE_VARIABLE, Settings, mask_secrets
 from allele_mlflow.sidecar.profile import profile_of
 from allele_mlflow.tracking import limits
-from allele_mlflow.uncaught import UncaughtHooks
 
 
 def start_logger(
@@ -68,7 +68,8 @@ def start_logger(
         run_uid: Join the run of that uid: the first process to start it creates it. Where its owner
             is gone, after a crash or a preemption, this process resumes it: steps and params may
             overlap, and the run ends as this part of it does.
-        correlation_id: Tag `allele.correlation_id`.
+        correlation_id: Tag `allele.correlation_id`, and in log lines (`LogContextHandler`). By
+            default the parent's, else that of the `correlation_context` around, else the run's uid.
         settings: Ready settings instead of those of the environment.
         on_error: Called with a text at the first mistake of each key, when the sidecar cannot
             start, and with the store's words when it refuses or fails, once a minute at most.
@@ -93,12 +94,15 @@ def start_logger(
         wanted = f"text, 1 to {limits.EXPERIMENT_NAME_LENGTH} characters with the prefix"
         raise _bad_argument("experiment", experiment, wanted)
     if parent is not None and not isinstance(parent, (RunLogger, str)):
-        wanted = "a logger, the handle of one, or the MLflow id of a run"
-        raise _bad_argument("parent", parent, wanted)
+        raise _bad_argument("parent", parent, "a logger, its handle, or the MLflow id of a run")
     if run_id is not None and not (_is_text(run_id) and run_id):
         raise _bad_argument("run_id", run_id, "the MLflow id of a run, as text")
     handle = parent.handle() if isinstance(parent, RunLogger) else parent or ""
     is_here = os.sep in handle  # a folder of a spool; no id of MLflow's is one
+    if correlation_id is None and isinstance(parent, RunLogger):
+        correlation_id = parent.correlation_id
+    elif correlation_id is None and is_here:
+        correlation_id = _known_correlation_id(Path(handle))
     return _start(
         name,
         settings=settings,
@@ -153,15 +157,16 @@ def attach(handle: str | None = None) -> RunLogger:
         settings=settings,
         experiment=spec.experiment,
         run_uid=spec.run_uid,
+        correlation_id=spec.correlation_id or spec.run_uid,
         folder=folder,
         profile=spec.profile,
         is_owner=False,
         mistakes=mistakes,
         notices=_notices(settings, None, None),
         start_child=_start,
-        on_close=_forget,
+        on_close=forget_logger,
     )
-    _remember(log, is_published=False)
+    remember_logger(log, is_published=False)
     return log
 
 
@@ -189,13 +194,6 @@ def _of_the_run(settings: Settings, spec: RunSpec, folder: Path) -> Settings:
     elif spec.tracking_uri_masked and "***" not in spec.tracking_uri_masked:
         said["tracking_uri"] = spec.tracking_uri_masked
     return _overridden(settings, said)
-
-
-def current_logger() -> RunLogger | None:
-    """
-    The logger that this process started or attached last and has not closed; None without one.
-    """
-    return _open_loggers[-1] if _open_loggers else None
 
 
 def _overridden(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
@@ -231,10 +229,14 @@ def _start(
     if not settings.enabled:
         return _disabled(settings, experiment)
     mistakes = Mistakes(on_error)
-    run_uid = _checked_uid(run_uid) if run_uid is not None else spool.new_uid()
+    is_named = run_uid is not None
+    run_uid = _checked_uid(run_uid) if is_named else spool.new_uid()
     scope, profile = _open_place(settings, mistakes)
     folder = scope / spool.RUNS / run_uid if scope is not None else None
     is_owner, claim = (True, None) if folder is None else claim_run(folder)
+    said = _said_correlation_id(correlation_id)
+    if is_named and folder is not None and not (is_owner and said):
+        said = _known_correlation_id(folder) or said
     quota = quota_bytes(scope, settings.spool_quota_bytes) if scope is not None else 0
     stream = StreamWriter(
         folder,
@@ -248,17 +250,18 @@ def _start(
         settings=settings,
         experiment=experiment,
         run_uid=run_uid,
+        correlation_id=said or run_uid,
         folder=folder,
         profile=profile,
         is_owner=is_owner,
         mistakes=mistakes,
         notices=_notices(settings, on_error, on_lag),
         start_child=_start,
-        on_close=_forget,
+        on_close=forget_logger,
     )
     short_tags = _short_tags(tags) if is_owner else {}
     if folder is not None and is_owner:
-        spec = _spec(log, stream, quota, run_name, short_tags, correlation_id)
+        spec = _spec(log, stream, quota, run_name, short_tags)
         spec = msgspec.structs.replace(
             spec,
             run_id=run_id,
@@ -270,7 +273,7 @@ def _start(
         log._write_spec()
     if claim is not None:
         claim.release()
-    _remember(log, is_published=True)
+    remember_logger(log, is_published=True)
     try:
         log.tags(
             {
@@ -294,7 +297,6 @@ def _spec(
     quota: int,
     run_name: str | None,
     tags: dict[str, str],
-    correlation_id: str | None,
 ) -> RunSpec:
     settings = log.settings
     return RunSpec(
@@ -306,7 +308,7 @@ def _spec(
         owner_pid=os.getpid(),
         owner_start=process_start_time(os.getpid()) or 0,
         run_name=None if run_name is None else _text(run_name)[: limits.RUN_NAME_LENGTH],
-        correlation_id=None if correlation_id is None else _text(correlation_id),
+        correlation_id=log.correlation_id,
         tags=tags,
         tracking_uri_masked=mask_secrets(settings.tracking_uri),
         artifact_location=settings.experiment_artifact_location,
@@ -324,7 +326,29 @@ def _spec(
         source=_text(sys.argv[0]) if sys.argv else "",
         working_folder=_working_folder(),
         visible_devices=settings_module.variable("CUDA_VISIBLE_DEVICES"),
+        executable=sys.executable or "",
+        usable_cpu_count=count_usable_cpus(),
+        thread_limits=settings_module.thread_limits(),
     )
+
+
+def _said_correlation_id(correlation_id: object) -> str:
+    """
+    What the caller said, or the code around; empty where nobody did.
+    """
+    said = _text(correlation_id) if correlation_id is not None else ""
+    return said[: limits.TAG_VALUE_LENGTH] or bound_correlation_id() or ""
+
+
+def _known_correlation_id(folder: Path) -> str | None:
+    """
+    That of a run which others have started: the same job, if another part of it.
+    """
+    for place in (folder, folder.parent.parent / spool.DONE / folder.name):
+        spec = spool.read_struct(place / spool.RUN_FILE, RunSpec)
+        if spec is not None:
+            return spec.correlation_id
+    return None
 
 
 def _short_tags(tags: Mapping[str, Any] | None) -> dict[str, str]:
@@ -421,72 +445,6 @@ def _profile(scope: Path, settings: Settings) -> str:
 
 
 def _disabled(settings: Settings, experiment: str) -> RunLogger:
-    log = DisabledRunLogger(settings, experiment, on_close=_forget)
-    _remember(log, is_published=False)
+    log = DisabledRunLogger(settings, experiment, on_close=forget_logger)
+    remember_logger(log, is_published=False)
     return log
-
-
-# --- the loggers of this process ------------------------------------------------------------------
-
-_open_loggers: list[RunLogger] = []
-#: For each open logger that published its handle, the handle that stood in the environment before.
-_outer_handles: dict[RunLogger, str | None] = {}
-
-
-#: How those ended that were open when an exception ended the program.
-_uncaught_ends: dict[RunLogger, tuple[RunStatus, str]] = {}
-
-
-def _remember(log: RunLogger, *, is_published: bool) -> None:
-    _open_loggers.append(log)
-    _uncaught_hooks.install()
-    if is_published and log.handle():
-        _outer_handles[log] = settings_module.variable(HANDLE_VARIABLE)
-        settings_module.publish_variable(HANDLE_VARIABLE, log.handle())
-
-
-def _forget(log: RunLogger) -> None:
-    if log in _open_loggers:
-        _open_loggers.remove(log)
-    _uncaught_ends.pop(log, None)
-    if not _open_loggers:
-        _uncaught_hooks.remove()
-    if log not in _outer_handles:  # attached: the handle stays for the next one
-        return
-    outer = _outer_handles.pop(log)
-    for inner, before in _outer_handles.items():
-        if before == log.handle():  # closed before the run that was started inside it
-            _outer_handles[inner] = outer
-    if settings_module.variable(HANDLE_VARIABLE) == log.handle():
-        settings_module.publish_variable(HANDLE_VARIABLE, outer)
-
-
-def _note_uncaught(exc: BaseException) -> None:
-    if hasattr(sys, "ps1") or sys.flags.inspect:
-        return  # at a prompt an exception ends one line, and not the program
-    for log in reversed(list(_open_loggers)):
-        _uncaught_ends[log] = log._note_end(exc)
-
-
-def _note_of_thread(exc: BaseException) -> None:
-    log = current_logger()
-    if log is not None:
-        log.error(exc)
-
-
-_uncaught_hooks = UncaughtHooks(on_program=_note_uncaught, on_thread=_note_of_thread)
-
-
-@atexit.register
-def _close_at_exit() -> None:
-    was_interrupted = False
-    for log in reversed(list(_open_loggers)):
-        status, ended_by = _uncaught_ends.get(log, ("FINISHED", ENDED_BY_EXIT))
-        was_interrupted |= ended_by == "KeyboardInterrupt"
-        with contextlib.suppress(AlleleMlflowError, KeyboardInterrupt):  # the others close too
-            log._close(status, ended_by, waits=log.settings.exit == "drain")
-    if was_interrupted:
-        # CPython forgets that Ctrl-C ended it when code from a text runs after it, as an import of
-        # a module with a namedtuple does; the shell would then go on with its loop
-        with contextlib.suppress(KeyboardInterrupt):
-            exec("raise KeyboardInterrupt")

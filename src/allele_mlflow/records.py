@@ -266,6 +266,11 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     durability: str = "process"
     #: Rules of `SAMPLING`, as `resolution.parse_rules` reads them.
     sampling: str = ""
+    #: The Python that the run is of; empty where it is not known.
+    executable: str = ""
+    usable_cpu_count: int | None = None
+    #: See `settings.thread_limits`; None where it is not known.
+    thread_limits: dict[str, str] | None = None
 
 
 class Ledger(msgspec.Struct, kw_only=True):

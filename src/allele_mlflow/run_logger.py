@@ -106,6 +106,7 @@ class RunLogger:
         metrics: `metrics(mapping, step=None)`: several of one moment (`StreamWriter.metrics`).
         series: `series(key, values, first_step=0)`: an array in one go (`StreamWriter.series`).
         run_uid: The run's id of ours, known at once; tag `allele.run_uid` in MLflow.
+        correlation_id: Of the run and its children; tag `allele.correlation_id`, and in log lines.
         experiment: The experiment's full name.
         settings: What it was started with.
 
@@ -128,6 +129,7 @@ class RunLogger:
         settings: Settings,
         experiment: str,
         run_uid: str,
+        correlation_id: str,
         folder: Path | None,
         profile: str,
         is_owner: bool,
@@ -139,6 +141,7 @@ class RunLogger:
         self.settings = settings
         self.experiment = experiment
         self.run_uid = run_uid
+        self.correlation_id = correlation_id
         self.metric = stream.metric
         self.metrics = stream.metrics
         self.series = stream.series
@@ -378,6 +381,7 @@ class RunLogger:
             tags=tags,
             parent_run_uid=self.run_uid,
             parent_folder=self.handle(),
+            correlation_id=self.correlation_id,
             on_error=self._mistakes.on_error,
             on_lag=self._notices.on_lag,
         )

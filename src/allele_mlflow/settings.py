@@ -52,6 +52,7 @@ __all__ = [
     "PREFIX",
     "REMOTE_BATCH_SIZE",
     "SETTING_NAMES",
+    "THREAD_VARIABLES",
     "SettingFacts",
     "Settings",
     "SettingsWarning",
@@ -62,6 +63,7 @@ __all__ = [
     "load",
     "mask_secrets",
     "publish_variable",
+    "thread_limits",
     "variable",
     "warn_not_in_force",
 ]
@@ -69,6 +71,16 @@ __all__ = [
 HANDLE_VARIABLE = "ALLELE_MLFLOW_RUN"
 #: Variables of ours that are not settings: the handle of a run that `attach()` looks for.
 INTERNAL_VARIABLES = frozenset({HANDLE_VARIABLE})
+#: Variables that limit the threads of numeric libraries; no setting of ours.
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+_VARIABLE_LENGTH = 100
 #: MLflow's own variables that we honour, below ours.
 MLFLOW_VARIABLES = {
     "tracking_uri": "MLFLOW_TRACKING_URI",
@@ -162,6 +174,17 @@ def variable(name: str) -> str | None:
     One environment variable that is not a setting of ours, or None.
     """
     return os.environ.get(name)
+
+
+def thread_limits() -> dict[str, str]:
+    """
+    The variables that limit threads of numeric libraries, those that are set.
+    """
+    return {
+        name: value[:_VARIABLE_LENGTH]
+        for name in THREAD_VARIABLES
+        if (value := os.environ.get(name))
+    }
 
 
 def publish_variable(name: str, value: str | None) -> None:

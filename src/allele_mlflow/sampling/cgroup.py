@@ -7,13 +7,32 @@ lowest of the cgroup and its ancestors, as far as they can be seen: that one end
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from allele_mlflow.sampling.probe import RateMeter
 
 _BYTES_PER_MB = 1e6
 _US_PER_S = 1e6
 _OURS_IS_ELSEWHERE = "the process's cgroup is outside of what is mounted here"
+
+
+class CgroupLimits(NamedTuple):
+    """
+    What a cgroup and those above it allow; None: as much as there is.
+
+    Units: `cpu_count` cores' worth of time.
+    """
+
+    memory_bytes: int | None
+    cpu_count: float | None
+
+
+class _WholeMachineError(LookupError):
+    """
+    The root cgroup limits nothing.
+    """
 
 
 class CgroupProbe:
@@ -57,7 +76,7 @@ class CgroupProbe:
         used_bytes = _read_number(self._folder / "memory.current")
         if used_bytes is not None:
             values["system/cgroup_memory_megabytes"] = used_bytes / _BYTES_PER_MB
-        limit_bytes = self._limit_bytes()
+        limit_bytes = _lowest_memory_bytes(self._mount, self._folder)
         if limit_bytes is not None:
             values["system/cgroup_memory_limit_megabytes"] = limit_bytes / _BYTES_PER_MB
         oom_kills = self.oom_kills()
@@ -86,16 +105,58 @@ class CgroupProbe:
                     values[metric] = percent
         return values
 
-    def _limit_bytes(self) -> int | None:
-        limits = []
-        folder = self._folder
-        while True:
-            limit_bytes = _read_number(folder / "memory.max")
-            if limit_bytes is not None:
-                limits.append(limit_bytes)
-            if folder == self._mount:
-                return min(limits, default=None)
-            folder = folder.parent
+
+def read_limits(pid: int, *, root: Path = Path("/")) -> CgroupLimits | None:
+    """
+    The limits of the cgroup that a process is in; None where they are not to be seen here, or are
+    those of v1 hierarchies.
+    """
+    try:
+        if _has_v1_limits(pid, root):
+            return None
+        mount, folder = _locate(pid, root)
+    except _WholeMachineError:
+        return CgroupLimits(None, None)
+    except (OSError, LookupError):
+        return None
+    counts = [_cpu_count(one / "cpu.max") for one in _levels(mount, folder)]
+    known = [count for count in counts if count is not None]
+    return CgroupLimits(_lowest_memory_bytes(mount, folder), min(known, default=None))
+
+
+def _has_v1_limits(pid: int, root: Path) -> bool:
+    """
+    Whether v1 hierarchies hold memory or CPU, as beside a v2 one that holds nothing.
+    """
+    lines = (root / "proc" / str(pid) / "cgroup").read_text().splitlines()
+    held = {name for line in lines for name in line.split(":")[1].split(",")}
+    return bool(held & {"memory", "cpu"})
+
+
+def _levels(mount: Path, folder: Path) -> Iterator[Path]:
+    """
+    The folder and those above it, as far as they can be seen.
+    """
+    yield folder
+    while folder != mount:
+        folder = folder.parent
+        yield folder
+
+
+def _lowest_memory_bytes(mount: Path, folder: Path) -> int | None:
+    limits = [_read_number(one / "memory.max") for one in _levels(mount, folder)]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _cpu_count(path: Path) -> float | None:
+    """
+    "200000 100000" is two cores, "max 100000" no limit.
+    """
+    try:
+        quota, period = path.read_text().split()
+        return int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
 
 
 def _locate(pid: int, root: Path) -> tuple[Path, Path]:
@@ -119,7 +180,7 @@ def _locate(pid: int, root: Path) -> tuple[Path, Path]:
         raise LookupError(_OURS_IS_ELSEWHERE)
     if not (folder / "cgroup.events").exists():
         # Only the true root has none; a container's own root has.
-        raise LookupError("the process is in the root cgroup, which is the whole machine")
+        raise _WholeMachineError("the process is in the root cgroup, which is the whole machine")
     return mount, folder
 
 

@@ -9,9 +9,27 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 _BYTES_PER_MB = 1e6
+
+
+class Device(NamedTuple):
+    """
+    What a device is, and not what it does.
+    """
+
+    name: str
+    memory_bytes: int | None
+
+
+class DeviceFacts(NamedTuple):
+    """
+    The visible devices, and the version of their driver.
+    """
+
+    devices: list[Device]
+    driver: str | None
 
 
 class GpuProbe:
@@ -42,6 +60,7 @@ class GpuProbe:
         self._nvml = nvml
         self._handles: dict[int, Any] | None = None
         self._mute: set[tuple[int, str]] = set()
+        self._is_none_visible = False
 
     @property
     def status(self) -> str:
@@ -72,6 +91,24 @@ class GpuProbe:
                     values |= self._ask(index, handle, what, read)
         return values
 
+    def describe_devices(self) -> DeviceFacts | None:
+        """
+        The visible devices; None where nobody can tell, as without a library or a driver.
+        """
+        if self._handles is None and self.unavailable is None:
+            self._open()
+        if self._handles is None:
+            return DeviceFacts([], None) if self._is_none_visible else None
+        nvml = self._nvml
+        try:
+            devices = [
+                Device(_text(nvml.nvmlDeviceGetName(one)), _total_memory_bytes(nvml, one))
+                for one in self._handles.values()
+            ]
+            return DeviceFacts(devices, _text(nvml.nvmlSystemGetDriverVersion()))
+        except nvml.NVMLError:
+            return None  # such as a device that fell off its bus
+
     def close(self) -> None:
         """
         Let go of the driver.
@@ -101,6 +138,7 @@ class GpuProbe:
             self._handles = handles
         else:
             nvml.nvmlShutdown()
+            self._is_none_visible = True
             hidden = f": CUDA_VISIBLE_DEVICES={wanted!r} of {count}" if count else ""
             self.unavailable = f"no visible NVIDIA GPU{hidden}"
 
@@ -114,6 +152,17 @@ class GpuProbe:
                 self._mute.add((index, what))
             return {}
         return {f"system/gpu_{index}_{key}": value for key, value in found.items()}
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _total_memory_bytes(nvml: Any, handle: Any) -> int | None:
+    try:
+        return int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
+    except nvml.NVMLError:
+        return None  # one that shares the processor's
 
 
 _Reader = Callable[[Any, Any, Collection[int]], dict[str, float]]

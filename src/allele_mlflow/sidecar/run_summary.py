@@ -4,10 +4,8 @@ What the sidecar writes to MLflow beside the user's records: tags, summaries, en
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import os
-import platform
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -17,9 +15,11 @@ from typing import Any
 import msgspec
 
 from allele_mlflow.clock import now_ns, utc_iso
+from allele_mlflow.environment.fingerprint import Environment
+from allele_mlflow.environment.taking import take_machine
 from allele_mlflow.failures import Category
 from allele_mlflow.queue import spool
-from allele_mlflow.records import Ledger, Reading, RunEnded, RunSpec, canonical_json, content_hash
+from allele_mlflow.records import Ledger, Reading, RunEnded, RunSpec, canonical_json
 from allele_mlflow.sampling.phase_summary import phases_document, summarise
 from allele_mlflow.sidecar.run_files import RunFiles
 from allele_mlflow.tracking import limits
@@ -43,7 +43,9 @@ def start_tags(spec: RunSpec, *, parent_run_id: str | None) -> dict[str, str]:
     tags["allele.run_uid"] = spec.run_uid
     tags[HEARTBEAT_TAG] = utc_iso(now_ns())
     tags[STARTED_TAG] = str(spec.created_ns)
-    tags["allele.environment"] = content_hash(_comparable(describe_environment(spec)))[:16]
+    environment = find_environment(spec)
+    if environment is not None:  # a suite knows more of it, and has said so
+        tags.setdefault("allele.environment", environment.identity)
     tags["mlflow.source.type"] = "LOCAL"
     if spec.correlation_id:
         tags["allele.correlation_id"] = spec.correlation_id
@@ -129,48 +131,38 @@ def summary_files(files: RunFiles, folder: Path, spec: RunSpec) -> Iterator[tupl
 
 def describe_environment(spec: RunSpec) -> dict[str, Any]:
     """
-    Where the run ran, as far as results may depend on it and this machine is the one.
+    Where the run ran: who ran what from where, and the environment's fingerprint.
     """
-    environment: dict[str, Any] = {
-        "format": 1,
+    told: dict[str, Any] = {
         "host": spec.host,
         "source": spec.source,
         "working_folder": spec.working_folder,
+        "executable": spec.executable or None,
     }
-    uname = platform.uname()
-    if spec.host != uname.node:
-        return environment  # delivered elsewhere by `sync`: what this machine has says nothing
-    return environment | {
-        "python": platform.python_version(),
-        "implementation": platform.python_implementation(),
-        "system": uname.system,
-        "kernel": uname.release,
-        "machine": uname.machine,
-        "cpu_count": os.cpu_count(),
-        "executable": sys.executable,
-        "packages": _packages(),
-    }
+    environment = find_environment(spec) or Environment()
+    return {**msgspec.to_builtins(environment), **told}
+
+
+def find_environment(spec: RunSpec) -> Environment | None:
+    """
+    The run's environment, as far as this process knows it; None where it is delivered on another
+    machine, which says nothing about it. Of the checkout it says nothing, see `take_environment`.
+    """
+    if spec.host != os.uname().nodename:
+        return None
+    found = _machine(spec.visible_devices)
+    if spec.executable not in ("", sys.executable):  # delivered by another Python's `sync`
+        found = msgspec.structs.replace(
+            found, python=None, implementation=None, python_flags=None, packages=None
+        )
+    return msgspec.structs.replace(
+        found, usable_cpu_count=spec.usable_cpu_count, thread_limits=spec.thread_limits
+    )
 
 
 @cache
-def _packages() -> dict[str, str]:
+def _machine(visible_devices: str | None) -> Environment:
     """
-    Installed distributions and their versions, from the names of their folders: importlib.metadata
-    parses every METADATA file, which takes a hundred times as long.
+    As it was when it was first asked for: runs may come by the second.
     """
-    found = {}
-    for entry in reversed(sys.path):
-        with contextlib.suppress(OSError):
-            for name in os.listdir(entry or "."):
-                if name.endswith(".dist-info"):
-                    distribution, _, version = name.removesuffix(".dist-info").rpartition("-")
-                    found[distribution.replace("_", "-").lower()] = version
-    return dict(sorted(found.items()))
-
-
-def _comparable(environment: dict[str, Any]) -> dict[str, Any]:
-    """
-    The part that says whether two runs may be compared: not who ran what from where.
-    """
-    left_out = ("executable", "source", "working_folder")
-    return {name: value for name, value in environment.items() if name not in left_out}
+    return take_machine(visible_devices)

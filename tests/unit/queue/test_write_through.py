@@ -87,4 +87,7 @@ def test_disk_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.Monk
 def test_description_carries_the_wish() -> None:
     """A run is as durable as a kill needs, unless it says more; old descriptions do not say."""
     assert make_spec().durability == "process"
-    assert RunSpec.__struct_fields__[-2:] == ("durability", "sampling"), "fields are appended"
+    assert RunSpec.__struct_fields__[-5:] == (
+        *("durability", "sampling"),
+        *("executable", "usable_cpu_count", "thread_limits"),
+    ), "fields are appended"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from allele_mlflow.sampling.cgroup import CgroupProbe
+from allele_mlflow.sampling.cgroup import CgroupLimits, CgroupProbe, read_limits
 
 TREES = Path(__file__).parents[2] / "data" / "cgroup"
 PID = 4242
@@ -108,3 +108,36 @@ def test_cgroup_that_goes_away_gives_nothing(tmp_path: Path) -> None:
     probe = primed_probe(root)
     shutil.rmtree(root / "sys")
     assert probe.sample(101.0) == {}
+
+
+def test_limits_are_the_lowest_of_all_levels(tmp_path: Path) -> None:
+    """
+    CPU time and memory that a job may use, whichever level sets the limit; where none does, none.
+    """
+    root = tmp_path / "batch_job"
+    shutil.copytree(TREES / "batch_job", root)
+    assert read_limits(PID, root=root) == CgroupLimits(4294967296, None)
+    scope = root / "sys/fs/cgroup/system.slice/slurmstepd.scope"
+    (scope / "cpu.max").write_text("250000 100000\n")
+    (scope / "job_17" / "cpu.max").write_text("max 100000\n")
+    (scope / "job_17" / "step_0" / "cpu.max").write_text("400000 100000\n")
+    assert read_limits(PID, root=root) == CgroupLimits(4294967296, 2.5)
+    assert read_limits(PID, root=TREES / "desktop") == CgroupLimits(None, None)
+
+
+@pytest.mark.parametrize("tree", ["v1", "hybrid_root", "outside", "nowhere"])
+def test_limits_that_cannot_be_seen_are_unknown(tree: str) -> None:
+    """
+    Not "no limit": version 1 may hold one, or a cgroup that is not shown here.
+    """
+    assert read_limits(PID, root=TREES / tree) is None
+
+
+def test_root_cgroup_limits_nothing(tmp_path: Path) -> None:
+    """
+    A process of the machine's own root cgroup, with version 2 alone, may use the whole machine.
+    """
+    root = tmp_path / "hybrid_root"
+    shutil.copytree(TREES / "hybrid_root", root)
+    (root / f"proc/{PID}/cgroup").write_text("0::/\n")
+    assert read_limits(PID, root=root) == CgroupLimits(None, None)

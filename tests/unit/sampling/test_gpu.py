@@ -60,6 +60,13 @@ class FakeNvml:
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
         return index
 
+    def nvmlDeviceGetName(self, handle: int) -> Any:
+        self._enter("name")
+        return f"NVIDIA T{handle}".encode() if handle else f"NVIDIA T{handle}"
+
+    def nvmlSystemGetDriverVersion(self) -> str:
+        return "550.54.14"
+
     def nvmlDeviceGetUUID(self, handle: int) -> str:
         return f"GPU-{handle}aaa-bbb"
 
