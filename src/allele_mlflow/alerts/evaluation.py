@@ -279,7 +279,7 @@ class Evaluator:
         Args:
             now_ns: The present.
             read_ns: Everything that was logged before then was taken.
-            newest_ns: When the program logged last, taken or not; 0 where that is not known.
+            newest_ns: When the program logged last, taken or not; 0 where all was taken.
         """
         now_ms, read_ms, newest_ms = (one // 1_000_000 for one in (now_ns, read_ns, newest_ns))
         found: list[Finding] = []

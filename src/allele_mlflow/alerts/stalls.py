@@ -51,13 +51,13 @@ class Stall:
 
     def tick(self, now_ms: int, *, read_ms: int, newest_ms: int) -> list[Finding]:
         """
-        It is now; what was logged before `read_ms` was taken, and the program logged last at
-        `newest_ms`, as far as that is known.
+        It is now; what was logged before `read_ms` was taken. The program logged last at
+        `newest_ms`, taken or not; 0: nothing of it is there any more, and all was taken.
         """
         for stream_id, last_ms in self._last_ms.items():
             self._last_ms[stream_id] = min(last_ms, now_ms)  # or the clock was set back
         last_ms = max(self._last_ms.values())
-        if self.rule.metric != ANYTHING or not 0 < newest_ms <= now_ms:
+        if self.rule.metric != ANYTHING or newest_ms > now_ms:
             return self.look(last_ms, read_ms)
         if newest_ms > last_ms:
             # no gap from the last reading that was taken: others may wait to be read

@@ -4,6 +4,8 @@ Rules of alerts: what a file may say, and what a mistake says.
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -261,3 +263,15 @@ def test_metric_is_a_glob(metric: str, key: str, is_for: bool) -> None:
     A rule is for a key, or for all keys that fit its glob, by case.
     """
     assert rule(metric=metric).is_for(key) is is_for
+
+
+def test_example_file() -> None:
+    """
+    config/alerts.toml holds no rule as it stands, and good ones where every # is taken away.
+    """
+    text = (Path(__file__).parents[3] / "config" / "alerts.toml").read_text(encoding="utf-8")
+    assert parse_rules(text, label="f") == RuleSet()
+    switched_on = re.sub(r"(?m)^#(?=[\[a-z])", "", text)
+    found = parse_rules(switched_on, label="f")
+    assert len(found.alerts) == switched_on.count("[[alerts]]") == text.count("#[[alerts]]")
+    assert (len(found.hooks), sum(len(rule.hooks) for rule in found.alerts)) == (1, 1)
