@@ -20,7 +20,7 @@ import anyio
 import pytest
 
 from allele_mlflow.alerts.rules import AlertRule, encode_rules
-from allele_mlflow.clock import now_monotonic_s, now_ns
+from allele_mlflow.clock import now_monotonic_s, now_ns, pause_s
 from allele_mlflow.queue import spool
 from allele_mlflow.queue.writer import StreamWriter
 from allele_mlflow.records import (
@@ -244,6 +244,47 @@ async def test_rules_of_another_version_cost_nothing_else(
     await serve(make_worker(run, tracking))
     assert len(the_run(tracking).rows("m")) == STEPS
     assert "allele/alerts.json" not in the_run(tracking).artifacts
+
+
+async def test_phase_is_that_in_which_the_reading_was_logged(
+    tmp_path: Path, tracking: MemoryTracking
+) -> None:
+    """Of many phases in one millisecond an alert finds its own, nested ones and none too."""
+    rules = [AlertRule(name="r", metric="*", condition="gt", threshold=0.0, cooldown_s=0)]
+    run, writer = start_run(tmp_path, alert_rules=encode_rules(rules))
+    wanted: dict[str, str | None] = {}
+    for step in range(60):
+        outer = writer.phase_edge("outer", step)
+        for name in ("a", "b"):
+            inner = writer.phase_edge(name, None)
+            writer.metric(f"m/{name}/{step}", 1.0, 7)
+            writer.phase_edge(name, None, inner)
+            wanted[f"m/{name}/{step}"] = name
+        writer.metric(f"m/outer/{step}", 1.0, 7)
+        writer.phase_edge("outer", step, outer)
+        writer.metric(f"m/none/{step}", 1.0, 7)
+        wanted |= {f"m/outer/{step}": "outer", f"m/none/{step}": None}
+    end_run(writer)
+    await serve(make_worker(run, tracking))
+    alerts = document_of(the_run(tracking))["alerts"]
+    found = {one["metric"]: one["phase"] for one in alerts if one["metric"].startswith("m/")}
+    assert found == wanted
+
+
+async def test_series_finds_its_phase_by_time(tmp_path: Path, tracking: MemoryTracking) -> None:
+    """A series comes out of its turn: its alerts are put into the phase around their time."""
+    rules = [AlertRule(name="r", metric="s", condition="gt", threshold=8.5)]
+    run, writer = start_run(tmp_path, alert_rules=encode_rules(rules))
+    for name in ("before", "during", "after"):
+        instance = writer.phase_edge(name, None)
+        pause_s(0.003)
+        writer.series("s" if name == "during" else "t", [1.0, 9.0, 1.0])
+        pause_s(0.003)
+        writer.phase_edge(name, None, instance)
+    end_run(writer)
+    await serve(make_worker(run, tracking))
+    (alert,) = document_of(the_run(tracking))["alerts"]
+    assert (alert["phase"], alert["step"]) == ("during", 1)
 
 
 # --- hooks --------------------------------------------------------------------------------------

@@ -215,16 +215,16 @@ class Evaluator:
         self._restore(before, committed, now_ns)
 
     @property
-    def is_idle(self) -> bool:
+    def wants_readings(self) -> bool:
         """
-        Whether there is nothing to watch for.
+        Whether readings can change anything but signs of life.
         """
-        return not (self._rules or self._stalls)
+        return bool(self._rules)
 
     @property
-    def wants_ticks(self) -> bool:
+    def wants_signs(self) -> bool:
         """
-        Whether a tick can find anything.
+        Whether signs of life and ticks can change anything.
         """
         return bool(self._stalls)
 
@@ -236,13 +236,7 @@ class Evaluator:
         return any(stall.rule.metric == ANYTHING for stall in self._stalls)
 
     def take(
-        self,
-        stream_id: str,
-        readings: Iterable[Reading],
-        *,
-        is_resource: bool = False,
-        other_signs_ms: Sequence[int] = (),
-        before: int = 0,
+        self, stream_id: str, readings: Iterable[Reading], *, before: int = 0
     ) -> list[Finding]:
         """
         What the next readings of a stream change.
@@ -250,24 +244,45 @@ class Evaluator:
         Args:
             stream_id: Whose they are.
             readings: In the order of the stream.
-            is_resource: They are the sidecar's own samples.
-            other_signs_ms: When the program logged what is no reading.
             before: How many records of the stream are dealt with.
         """
         found: list[Finding] = []
-        signs: dict[int, list[int]] = {}
         for reading in readings:
             for rule in self._rules_of(reading.key):
                 series = self._find_series(rule, reading.key, stream_id)
                 finding = series.take(reading, before) if series is not None else None
                 if finding is not None:
                     found.append(finding)
+        return found
+
+    def take_signs(
+        self,
+        stream_id: str,
+        readings: Iterable[Reading],
+        *,
+        is_resource: bool = False,
+        others_ms: Sequence[int] = (),
+    ) -> list[Finding]:
+        """
+        What signs of life change, read together.
+
+        Args:
+            stream_id: Whose they are.
+            readings: In the order of the stream.
+            is_resource: They are the sidecar's own samples.
+            others_ms: When the program logged what is no reading.
+        """
+        if not self._stalls:
+            return []
+        signs: dict[int, list[int]] = {}
+        for reading in readings:
             for stall in self._stalls_of(reading.key, is_resource):
                 signs.setdefault(id(stall), []).append(reading.timestamp_ms)
+        found: list[Finding] = []
         for stall in self._stalls:
             times = signs.get(id(stall), [])
             if stall.rule.metric == ANYTHING:
-                times = sorted({*times, *other_signs_ms})
+                times = sorted({*times, *others_ms})
             for timestamp_ms in times:
                 found += stall.note(stream_id, timestamp_ms)
         return found
@@ -294,8 +309,6 @@ class Evaluator:
         return rules
 
     def _stalls_of(self, key: str, is_resource: bool) -> list[Stall]:
-        if not self._stalls:
-            return []
         found = self._stalls_by_key.get((key, is_resource))
         if found is None:
             found = [one for one in self._stalls if one.is_for(key, is_resource=is_resource)]

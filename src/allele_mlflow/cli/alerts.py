@@ -257,14 +257,15 @@ def _rows_by_alert(document: Document) -> Iterable[tuple[str, ...]]:
 
 
 def _rows_by_phase(document: Document) -> Iterable[tuple[str, ...]]:
-    by_id = {one["alert_id"]: one for one in document["alerts"]}
-    for phase, ids in document["phases"].items():
-        found = [by_id[one] for one in ids if one in by_id]
+    by_phase: dict[str, list[Document]] = {}
+    for one in document["alerts"]:
+        by_phase.setdefault(one["phase"] or "(no phase)", []).append(one)
+    for phase, found in by_phase.items():
         counts = Counter(one["severity"] for one in found)
         severities = [f"{counts[one]} {one}" for one in reversed(SEVERITIES) if counts[one]]
         names = Counter(one["name"] for one in found)
         told = [f"{name} ({n}x)" if n > 1 else name for name, n in names.most_common()]
-        yield phase or "(no phase)", str(len(found)), ", ".join(severities), "; ".join(told)
+        yield phase, str(len(found)), ", ".join(severities), "; ".join(told)
 
 
 def _say_table(title: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:

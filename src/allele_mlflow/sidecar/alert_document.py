@@ -127,6 +127,8 @@ def describe_alert(kept: KeptAlert, span: PhaseSpan | None, spec: RunSpec) -> di
     """
     placed, alert = kept.placed, kept.placed.alert
     line = {name: getattr(alert, name) for name in alert.__struct_fields__}
+    if placed.is_sure:
+        span = None
     step = _step_of(alert.step, span)
     return line | {
         "time": utc_iso(alert.timestamp_ns),

@@ -51,6 +51,8 @@ class PlacedAlert(msgspec.Struct, frozen=True, omit_defaults=True):
         phase: The innermost phase around it.
         step: Its own, else that of the phase, else of the last reading before it.
         sample: The nearest resource sample.
+        is_sure: Which phase, or that there is none, is known by the order in which the process
+            logged, and not by time alone.
         before: With `nth` the mark of the reading that a rule found it at; see `findings.Mark`.
     """
 
@@ -59,6 +61,7 @@ class PlacedAlert(msgspec.Struct, frozen=True, omit_defaults=True):
     phase: str | None = None
     step: int | None = None
     sample: NearbySample | None = None
+    is_sure: bool = False
     before: int = -1
     nth: int = 0
 

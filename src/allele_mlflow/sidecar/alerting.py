@@ -19,6 +19,7 @@ from allele_mlflow.alerts.findings import NO_MARK, Finding, Mark, Raised
 from allele_mlflow.alerts.rules import decode_rules
 from allele_mlflow.clock import now_monotonic_s, now_ns
 from allele_mlflow.queue.run_reader import RunReader, StreamChunk
+from allele_mlflow.queue.stream_reader import Chunk, StreamReader
 from allele_mlflow.records import (
     AlertRaised,
     PredictionMade,
@@ -29,7 +30,7 @@ from allele_mlflow.records import (
 )
 from allele_mlflow.sidecar.alert_document import describe_alert
 from allele_mlflow.sidecar.alert_files import KeptAlert, NearbySample, PlacedAlert
-from allele_mlflow.sidecar.alert_place import Moment, innermost
+from allele_mlflow.sidecar.alert_place import Moment, OrderedPhases, innermost, surest
 from allele_mlflow.sidecar.hooks import Hooks
 from allele_mlflow.sidecar.run_files import RunFiles
 
@@ -78,6 +79,7 @@ class RunAlerts:
         self._sources = {one.placed.alert.source_id for one in kept.first}
         self._last = _told(kept.first[-1].placed.alert) if kept.first else None
         self._samples: deque[NearbySample] = deque(maxlen=SAMPLES)
+        self._phases = OrderedPhases(files.phases.recent_spans())
         self._waiting: deque[PlacedAlert] = deque(maxlen=MOST_WAITING)
         self._ticked_s = now_monotonic_s()
         self._was_short = False
@@ -89,20 +91,33 @@ class RunAlerts:
         stream, chunk = found
         if stream.is_sampler:
             self._take_samples(chunk.readings)
-        if self._evaluator.is_idle:
-            return
-        signs = []
-        if self._evaluator.wants_newest and not stream.is_sampler:
-            signs = [edge.timestamp_ns // 1_000_000 for edge in chunk.edges]
-            signs += [frame.event.timestamp_ns // 1_000_000 for frame in chunk.events]
-        findings = self._evaluator.take(
-            stream.stream_id,
-            chunk.readings,
-            is_resource=stream.is_sampler,
-            other_signs_ms=signs,
-            before=stream.totals.accepted,
-        )
-        self._settle(findings)
+        if self._evaluator.wants_readings:
+            self._evaluate(stream, chunk)
+        if self._evaluator.wants_signs:
+            others = [edge.timestamp_ns for edge in chunk.edges]
+            others += [frame.event.timestamp_ns for frame in chunk.events]
+            findings = self._evaluator.take_signs(
+                stream.stream_id,
+                chunk.readings,
+                is_resource=stream.is_sampler,
+                others_ms=[] if stream.is_sampler else [one // 1_000_000 for one in others],
+            )
+            self._settle(findings)
+
+    def _evaluate(self, stream: StreamReader, chunk: Chunk) -> None:
+        """
+        Evaluate the readings between one phase edge and the next: so it is known which phase each
+        is in, where a millisecond has several.
+        """
+        before, done = stream.totals.accepted, 0
+        for edge in (*chunk.edges, None):
+            end = len(chunk.readings) if edge is None else edge.readings_before
+            if end > done:
+                part = chunk.readings[done:end] if done or edge else chunk.readings
+                self._settle(self._evaluator.take(stream.stream_id, part, before=before))
+                done = end
+            if edge is not None:
+                self._phases.note(edge)
         if self._evaluator.is_short and not self._was_short:
             self._was_short = True
             _logger.warning(
@@ -130,7 +145,7 @@ class RunAlerts:
             read_s: When everything was read last, on the monotonic clock.
         """
         now_s = now_monotonic_s()
-        if not self._evaluator.wants_ticks or now_s - self._ticked_s < TICK_EVERY_S:
+        if not self._evaluator.wants_signs or now_s - self._ticked_s < TICK_EVERY_S:
             return
         self._ticked_s = now_s
         present_ns = now_ns()
@@ -175,7 +190,12 @@ class RunAlerts:
     def _place(self, alert: AlertRaised, stream_id: str, mark: Mark) -> PlacedAlert:
         phases = self._files.phases
         moment = Moment(alert.timestamp_ns, stream_id, alert.step)
-        span = innermost(moment, phases.recent_spans())
+        spans = phases.recent_spans()
+        is_sure = mark != NO_MARK and self._phases.has_any(stream_id)
+        if is_sure:
+            span = surest(moment, self._phases.innermost(stream_id), spans)
+        else:
+            span = innermost(moment, spans)
         step = alert.step
         if step is None and span is not None:
             step = span.step
@@ -187,6 +207,7 @@ class RunAlerts:
             phase=alert.phase or (span.name if span is not None else None),
             step=step,
             sample=self._nearest(alert.timestamp_ns),
+            is_sure=is_sure,
             before=mark.before,
             nth=mark.nth,
         )

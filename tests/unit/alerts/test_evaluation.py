@@ -321,12 +321,12 @@ def test_stall_is_seen_while_it_lasts() -> None:
     it.
     """
     one = evaluator(rule(stalled_s=10.0))
-    assert one.take("s", at_seconds([1.0, 1.0])) == []
+    assert one.take_signs("s", at_seconds([1.0, 1.0])) == []
     assert tick(one, 10.9) == []
     assert tick(one, 11.5) == [("raised", 11)]
     assert tick(one, 60.0) == []
-    assert outline(one.take("s", [Reading("other", 1.0, 61_000, 0)])) == []
-    assert outline(one.take("s", [Reading("m", 1.0, 62_000, 0)])) == [("resolved", 62)]
+    assert outline(one.take_signs("s", [Reading("other", 1.0, 61_000, 0)])) == []
+    assert outline(one.take_signs("s", [Reading("m", 1.0, 62_000, 0)])) == [("resolved", 62)]
     assert tick(one, 90.0) == [("raised", 72)]
 
 
@@ -345,9 +345,9 @@ def test_any_sign_of_life() -> None:
     """
     one = evaluator(rule(metric="*", stalled_s=10.0))
     assert one.wants_newest
-    one.take("s", [Reading("a", 1.0, 1000, 0)])
-    one.take("sampler", [Reading("system/process_fds", 1.0, 9000, 0)], is_resource=True)
-    one.take("s", [], other_signs_ms=[5000])
+    one.take_signs("s", [Reading("a", 1.0, 1000, 0)])
+    one.take_signs("sampler", [Reading("system/process_fds", 1.0, 9000, 0)], is_resource=True)
+    one.take_signs("s", [], others_ms=[5000])
     assert tick(one, 14.9) == []
     assert tick(one, 15.0, newest=5.0) == [("raised", 15)]
     assert tick(one, 16.0, newest=15.5) == [("resolved", 15)]
@@ -363,7 +363,7 @@ def test_what_waits_to_be_read_is_no_stall() -> None:
     assert life.tick(60_000 * NS, read_ns=5_000 * NS, newest_ns=55_000 * NS) == []
     found = life.tick(70_000 * NS, read_ns=5_000 * NS, newest_ns=55_000 * NS)
     assert outline(found) == [("raised", 65)]
-    assert outline(life.take("s", [Reading("a", 1.0, 6_000, 0)])) == []
+    assert outline(life.take_signs("s", [Reading("a", 1.0, 6_000, 0)])) == []
 
 
 def test_stall_that_nobody_saw_is_told_by_the_next_reading() -> None:
@@ -373,16 +373,16 @@ def test_stall_that_nobody_saw_is_told_by_the_next_reading() -> None:
     """
     late, live = evaluator(rule(stalled_s=10.0)), evaluator(rule(stalled_s=10.0))
     readings = [Reading("m", 1.0, 1000, 0), Reading("m", 1.0, 60_000, 1)]
-    found = late.take("s", readings)
+    found = late.take_signs("s", readings)
     assert outline(found) == [("raised", 11), ("resolved", 60)]
-    live.take("s", readings[:1])
+    live.take_signs("s", readings[:1])
     (seen,) = live.tick(30_000 * NS, read_ns=30_000 * NS)
     assert isinstance(seen, Raised)
     assert isinstance(found[0], Raised)
     assert seen.alert.alert_id == found[0].alert.alert_id
     several = evaluator(rule(stalled_s=10.0))
-    several.take("t", readings[:1])
-    assert several.take("s", readings) == []
+    several.take_signs("t", readings[:1])
+    assert several.take_signs("s", readings) == []
 
 
 def test_stall_after_the_clock_was_set_back() -> None:
@@ -390,7 +390,7 @@ def test_stall_after_the_clock_was_set_back() -> None:
     An hour back: a stall is seen after its usual time, and not an hour later.
     """
     one = evaluator(rule(stalled_s=10.0))
-    one.take("s", at_seconds([1.0], start=3600))
+    one.take_signs("s", at_seconds([1.0], start=3600))
     assert tick(one, 5.0) == []
     assert tick(one, 16.0) == [("raised", 15)]
 
@@ -400,9 +400,9 @@ def test_stall_again_within_the_cooldown() -> None:
     A second stall within the cooldown is told when that is over, if it still lasts.
     """
     one = evaluator(rule(stalled_s=10.0, cooldown_s=60.0))
-    one.take("s", at_seconds([1.0]))
+    one.take_signs("s", at_seconds([1.0]))
     assert tick(one, 10.0) == [("raised", 10)]
-    one.take("s", [Reading("m", 1.0, 12_000, 0)])
+    one.take_signs("s", [Reading("m", 1.0, 12_000, 0)])
     assert tick(one, 30.0) == []
     assert tick(one, 70.0) == [("raised", 22)]
 
@@ -412,8 +412,8 @@ def test_no_rules_is_no_work() -> None:
     Without rules nothing is watched, and no tick is wanted.
     """
     one = evaluator()
-    assert (one.is_idle, one.wants_ticks, one.wants_newest) == (True, False, False)
-    assert evaluator(rule()).wants_ticks is False
+    assert (one.wants_readings, one.wants_signs, one.wants_newest) == (False, False, False)
+    assert (evaluator(rule()).wants_readings, evaluator(rule()).wants_signs) == (True, False)
 
 
 def test_alert_says_what_it_found() -> None:
