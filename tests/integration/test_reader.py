@@ -17,7 +17,7 @@ import pytest
 from mlflow.entities import Metric, Param, RunTag
 
 from allele_mlflow.errors import PermanentTrackingError, TrackingError
-from allele_mlflow.tracking import client_reader, sql_reader
+from allele_mlflow.tracking import client_reader
 from allele_mlflow.tracking import reader as reading
 from allele_mlflow.tracking.client_reader import ClientReader
 from allele_mlflow.tracking.frames import HISTORY, READINGS, RUNS, Reader

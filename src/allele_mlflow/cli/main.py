@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import click
 
+from allele_mlflow.cli.alerts import alerts
 from allele_mlflow.cli.doctor import doctor
 from allele_mlflow.cli.drill import drill
 from allele_mlflow.cli.exit_codes import ExitCode
@@ -32,6 +33,7 @@ def commands() -> None:
     """
 
 
+commands.add_command(alerts)
 commands.add_command(doctor)
 commands.add_command(drill)
 commands.add_command(rejected)
