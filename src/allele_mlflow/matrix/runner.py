@@ -33,6 +33,7 @@ from allele_mlflow.matrix.options import Beginning, RunOptions, SilentView, Suit
 from allele_mlflow.matrix.plan import WAIT, Submit, SuitePlan
 from allele_mlflow.matrix.results import TrialRow, row_of
 from allele_mlflow.matrix.suite import Suite
+from allele_mlflow.matrix.suite_alerts import read_alerts
 from allele_mlflow.matrix.suite_file import checked_suite, suite_text
 from allele_mlflow.matrix.trial import SECONDS_METRIC
 from allele_mlflow.queue import spool
@@ -107,6 +108,7 @@ def prepare_suite(suite: Suite, folder: Path, *, text: str | None = None) -> Pre
             cell. What the benchmark's own module raises becomes one too.
     """
     suite = checked_suite(suite)
+    read_alerts(suite.alerts)
     try:
         function = find_benchmark(suite.benchmark, folder)
     except MatrixError:
@@ -431,7 +433,7 @@ class SuiteRunner:
             settings=self._overrides() | {"log_level": "error"},
             parent=parent[0],
             parent_run_id=parent[1],
-            correlation_id=getattr(log, "correlation_id", ""),
+            correlation_id=log.correlation_id,
             tags={
                 **suite.tags,
                 tags.KIND: tags.RunKind.CELL,
