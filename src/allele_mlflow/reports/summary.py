@@ -280,5 +280,6 @@ def _spreads(outcomes: pd.DataFrame, column: str) -> dict[str, Spread]:
     counts = grouped.size()
     numbers = grouped.quantile(_QUANTILES).unstack()
     return {
-        key: Spread(int(counts[key]), *(float(one) for one in numbers.loc[key])) for key in counts.index
+        key: Spread(int(counts[key]), *(float(one) for one in numbers.loc[key]))
+        for key in counts.index
     }
