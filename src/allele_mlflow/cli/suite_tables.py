@@ -132,7 +132,8 @@ def failures_table(failures: Iterable[tuple[str, CellFailure]]) -> Table:
     table.add_column("what it said", overflow="fold")
     for group in group_failures(failures):
         cells = group.cells[:3] + ([f"and {len(group.cells) - 3} more"] if group.cells[3:] else [])
-        message = f"{group.error_type}: {group.message}" if group.message else group.error_type
+        name = group.error_type.rpartition(".")[2]
+        message = f"{name}: {group.message}" if group.message else name
         table.add_row(
             group.category.replace("_", " "),
             str(group.count),
