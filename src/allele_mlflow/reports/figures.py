@@ -271,7 +271,7 @@ def _hover(name: object, *parts: str) -> str:
 def _note_of_repeats(points: pd.DataFrame, drawn: pd.DataFrame, *, cell_count: int) -> str:
     shown, valued = points.row.nunique(), int(points.value.notna().sum())
     failed = int((~points.is_finished.astype(bool)).sum())
-    parts = [_count(shown, cell_count, "cells"), f"n = {valued} repeats"]
+    parts = [_count(shown, cell_count, "cell"), f"n = {_count(valued, valued, 'repeat')}"]
     if failed:
         parts.append(f"{failed} failed")
     if len(points) - valued - failed:
@@ -328,7 +328,7 @@ def _lay_out_values(figure: go.Figure, values: pd.Series, title: str, has_margin
     if has_margin:
         figure.update_layout(
             xaxis2={
-                "domain": [end, 1],
+                "domain": [end + 0.02, 1],
                 "range": [0, 1],
                 "anchor": "y",
                 "tickmode": "array",
@@ -396,9 +396,10 @@ def _faded(colour: str) -> str:
 def _note_of_curves(
     repeat_counts: list[int], *, cell_count: int, steps: tuple[int, int], lost: int
 ) -> str:
-    parts = [_count(len(repeat_counts), cell_count, "cells")]
+    parts = [_count(len(repeat_counts), cell_count, "cell")]
     fewest, most = min(repeat_counts, default=0), max(repeat_counts, default=0)
-    parts.append(f"n = {most if fewest == most else f'{fewest} … {most}'} repeats")
+    span = "" if fewest == most else f"{fewest} … "
+    parts.append(f"n = {span}{_count(most, most, 'repeat')}")
     if most > 1:
         parts.append("median and quartiles")
     if steps[0] < steps[1]:
@@ -469,7 +470,8 @@ def _say_nothing_to_show(figure: go.Figure, x: float) -> None:
 
 
 def _count(shown: int, whole: int, noun: str) -> str:
-    return f"{whole} {noun}" if shown == whole else f"{shown} of {whole} {noun}"
+    words = f"{whole} {noun}{'' if whole == 1 else 's'}"
+    return words if shown == whole else f"{shown} of {words}"
 
 
 def _numbers(values: Any) -> list[float]:
