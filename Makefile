@@ -33,7 +33,9 @@ help: ## list the targets
 		"JOBS=$(JOBS) (of make test)"
 
 demo: $(FOR_DEMO) ## log a real evolution into demo/, from nothing
-	@$(BIN)/python benchmarks/demo.py
+	@mkdir -p demo
+	@cd demo && ../$(BIN)/allele-mlflow run ../config/evolution.toml
+	@echo "Next: make ui   (MLflow's own pages on this data)"
 
 ui: $(FOR_UI) ## MLflow's own UI on the demo's data
 	@[ -f $(DEMO_STORE) ] || $(MAKE) --no-print-directory demo

@@ -2,7 +2,7 @@
 The real workload: Allele's genetic algorithm, logged generation by generation.
 
     python benchmarks/evolution.py --smoke    two tiny cells, then compares with what MLflow holds
-    python benchmarks/demo.py                 a grid into ./demo, with a table (make demo)
+    allele-mlflow run config/evolution.toml   a grid of it, as `make demo` does
 
 Needs `pip install 'allele-mlflow[demo]'` (the package allele 1.0.1, MIT). The file stands alone: a
 copy of it runs the smoke against an installed package. Nothing of Allele's is patched; the taps are
@@ -302,6 +302,20 @@ def run_cell(
     counts["fitness/best_verified"] = 1
     mean = float(engine.evolution_history[-1]["avg_fitness"])
     return CellResult(cell, evaluate.best, mean, elapsed_s, genome_id, is_verified, counts)
+
+
+def evolve(
+    population_size: int, mutation_rate: float, generations: int, *, seed: int, log: RunLogger
+) -> dict[str, float]:
+    """
+    One cell as a benchmark of a suite: what `config/evolution.toml` names.
+    """
+    cell = Cell(population_size, mutation_rate, generations, seed)
+    log.params({"allele_version": allele.__version__, "fitness": "persona-48"})
+    result = run_cell(log, cell)
+    if not result.is_verified:
+        raise ArithmeticError("evaluated again, the best genome has not the fitness it had")
+    return {"fitness/best": result.best, "fitness/mean": result.mean}
 
 
 def store_settings(folder: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ if sys.platform == "win32":
         "on Windows use it inside WSL 2"
     )
 
+from allele_mlflow.alerts.rules import AlertRule
 from allele_mlflow.errors import (
     AlleleMlflowError,
     DeliveryError,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from allele_mlflow.tracking.reader import artifact_readings, open_reader
 
 __all__ = [
+    "AlertRule",
     "AlleleMlflowError",
     "AlleleMlflowWarning",
     "CorrelationFilter",

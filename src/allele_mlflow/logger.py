@@ -8,7 +8,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from allele_mlflow.errors import (
     QueueError,
     RecordError,
 )
+from allele_mlflow.given_alerts import NO_ALERTS, GivenAlerts, file_of, find_alerts
 from allele_mlflow.log_context import bound_correlation_id
 from allele_mlflow.mistakes import Mistakes
 from allele_mlflow.notices import DeliveryNotices
@@ -53,6 +54,7 @@ def start_logger(
     settings: Settings | None = None,
     on_error: Callable[[str], None] | None = None,
     on_lag: Callable[[float], None] | None = None,
+    alerts: str | os.PathLike[str] | Iterable[object] | None = None,
     **overrides: Any,
 ) -> RunLogger:
     """
@@ -76,6 +78,7 @@ def start_logger(
         on_lag: Called with seconds, once a second at most, while delivery is more than the setting
             `max_lag_s` behind. Both are called in the caller's thread, at slow points only: a new
             segment, the end of a phase, params, tags, artifacts, `flush`, `close`.
+        alerts: A file of rules (as the setting `alerts`), or rules: `AlertRule`, ours or Allele's.
         **overrides: Settings by their lower-case names, e.g. `tracking_uri=`,
             `metrics_batch_size=`.
     Raises:
@@ -84,6 +87,7 @@ def start_logger(
             a `parent`, `run_id` or `run_name` that is none; with `strict=True` also bad params and
             tags.
     """
+    overrides |= file_of(alerts)
     if settings is None:
         settings = settings_module.load(overrides)
     elif overrides:
@@ -117,6 +121,7 @@ def start_logger(
         correlation_id=correlation_id,
         on_error=on_error,
         on_lag=on_lag,
+        alerts=find_alerts(settings.alerts, alerts) if settings.enabled else NO_ALERTS,
     )
 
 
@@ -166,6 +171,7 @@ def attach(handle: str | None = None) -> RunLogger:
         start_child=_start,
         on_close=forget_logger,
     )
+    log._alerts = GivenAlerts(spec.alert_rules, spec.alerts_file)
     remember_logger(log, is_published=False)
     return log
 
@@ -225,6 +231,7 @@ def _start(
     correlation_id: str | None = None,
     on_error: Callable[[str], None] | None = None,
     on_lag: Callable[[float], None] | None = None,
+    alerts: GivenAlerts = NO_ALERTS,
 ) -> RunLogger:
     if not settings.enabled:
         return _disabled(settings, experiment)
@@ -259,6 +266,7 @@ def _start(
         start_child=_start,
         on_close=forget_logger,
     )
+    log._alerts = alerts
     short_tags = _short_tags(tags) if is_owner else {}
     if folder is not None and is_owner:
         spec = _spec(log, stream, quota, run_name, short_tags)
@@ -268,6 +276,8 @@ def _start(
             parent_run_id=parent_run_id,
             parent_run_uid=parent_run_uid,
             parent_folder=parent_folder,
+            alert_rules=alerts.rules,
+            alerts_file=alerts.file,
         )
         log._unwritten_spec, log._part_ns = spec, spec.created_ns
         log._write_spec()

@@ -8,7 +8,7 @@ defaults, and never renamed: a newer sidecar reads what an older logger wrote.
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal, NamedTuple, NewType
+from typing import Any, Literal, NamedTuple, NewType, get_args
 
 import msgspec
 
@@ -20,6 +20,11 @@ RunId = NewType("RunId", str)
 SPOOL_FORMAT = 1
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
+
+Severity = Literal["info", "warning", "error", "critical"]
+#: From mild to grave.
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+AlertStatus = Literal["active", "acknowledged", "resolved"]
 
 #: Why a record was refused (the caller's or the store's fault) or dropped (the environment's).
 #: The order is that of the counter words in a segment's header: append only.
@@ -95,6 +100,68 @@ class ErrorLogged(Event, frozen=True, tag="error"):
     fingerprint: str
     step: int | None = None
     phase: str | None = None
+    #: Why the run was ended by whoever watched it: the end of its process is no error beside it.
+    ends_run: bool = False
+
+
+class AlertRaised(Event, frozen=True, tag="alert"):
+    """
+    Something that somebody should look at: said by the program (`log.alert`, `log.feed`), or found
+    by the sidecar in the run's readings, which is nobody's record.
+
+    Attributes:
+        alert_id: Ours, for no sender's id is sure to be its own.
+        kind: "alert", or "anomaly" where a detector of the sender's found it.
+        status: Of the sender's alert when it was told; the sidecar's own begin as "active".
+        value: None where there is none, or where JSON has no number for it: then `non_finite` is
+            "nan", "inf" or "-inf".
+        rule: The name of the rule behind it; `source` tells whose rule.
+        source: "call", or "rule": found by the sidecar.
+        source_id: The sender's own id, by which it later says that the alert is resolved.
+        context: Whatever else was said, as plain data.
+    """
+
+    alert_id: str
+    name: str
+    severity: Severity
+    message: str = ""
+    kind: str = "alert"
+    status: AlertStatus = "active"
+    metric: str | None = None
+    value: float | None = None
+    non_finite: str | None = None
+    threshold: float | None = None
+    step: int | None = None
+    phase: str | None = None
+    rule: str | None = None
+    source: str = "call"
+    source_id: str | None = None
+    correlation_id: str | None = None
+    context: dict[str, Any] = {}
+
+
+class Advice(Event, frozen=True):
+    """
+    What a recommender or a forecaster said, whole: `document` is plain data, `advice_id` ours.
+    """
+
+    advice_id: str
+    document: dict[str, Any]
+    step: int | None = None
+    phase: str | None = None
+    correlation_id: str | None = None
+
+
+class RecommendationMade(Advice, frozen=True, tag="recommendation"):
+    """
+    Advice on what to change.
+    """
+
+
+class PredictionMade(Advice, frozen=True, tag="prediction"):
+    """
+    Advice on what will be.
+    """
 
 
 class RecordRejected(Event, frozen=True, tag="rejected"):
@@ -169,6 +236,9 @@ AnyEvent = (
     | TagSet
     | ArtifactAdded
     | ErrorLogged
+    | AlertRaised
+    | RecommendationMade
+    | PredictionMade
     | RecordRejected
     | FlushAsked
     | RunEnded
@@ -182,6 +252,9 @@ RECORD_KINDS: dict[type[Event], str] = {
     TagSet: "tag",
     ArtifactAdded: "artifact",
     ErrorLogged: "error",
+    AlertRaised: "alert",
+    RecommendationMade: "recommendation",
+    PredictionMade: "prediction",
 }
 
 
@@ -269,17 +342,21 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     usable_cpu_count: int | None = None
     #: See `settings.thread_limits`; None where it is not known.
     thread_limits: dict[str, str] | None = None
+    #: Rules of alerts without their hooks, as `alerts.rules.decode_rules` reads them.
+    alert_rules: str = ""
+    #: The file of the rules, where the hooks stand: a spool holds no secret and runs no command.
+    alerts_file: str = ""
 
 
 class Ledger(msgspec.Struct, kw_only=True):
     """
     Where every record of a run is; `accepted` equals the sum of the rest, always.
 
-    A record is one reading, param, tag, artifact, error or phase edge of the user's. `delivered` is
-    by kind, `rejected`, `dropped` and `archived` by reason. `torn` are slots that a call had taken
-    when its process died before it returned. `sampled` counts the sidecar's own resource readings
-    that arrived, which are nobody's records. `recounted_from` names the segment after which a lost
-    cursor made the sidecar count again.
+    A record is one reading, param, tag, artifact, error, alert, recommendation, prediction or phase
+    edge of the user's. `delivered` is by kind, `rejected`, `dropped` and `archived` by reason.
+    `torn` are slots that a call had taken when its process died before it returned. `sampled`
+    counts the sidecar's own resource readings that arrived, which are nobody's records.
+    `recounted_from` names the segment after which a lost cursor made the sidecar count again.
     """
 
     delivered: dict[str, int] = {}
@@ -383,6 +460,9 @@ class RunState(msgspec.Struct, kw_only=True):
     is_reopen_due: bool = False
     #: None where the kernel does not count, or the owner was gone before it was seen.
     oom_baseline: OomBaseline | None = None
+    #: Alerts of the run so far, by severity, and the last one in words.
+    alert_counts: dict[str, int] = {}
+    last_alert: str | None = None
 
     def forget_run(self) -> None:
         """
@@ -399,6 +479,7 @@ class RunState(msgspec.Struct, kw_only=True):
         self.part_ns = part_ns
         self.end, self.done, self.oom_baseline, self.opened_ns = None, False, None, 0
         self.is_reopen_due = self.run_id is not None
+        self.alert_counts, self.last_alert = {}, None
 
 
 def canonical_json(value: Any) -> bytes:

@@ -15,13 +15,24 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Protocol, Self, SupportsIndex, cast, get_args
+from typing import (
+    Any,
+    NoReturn,
+    Protocol,
+    Self,
+    SupportsFloat,
+    SupportsIndex,
+    cast,
+    get_args,
+)
 
 from allele_mlflow import snapshots
 from allele_mlflow.clock import now_monotonic_ns, now_monotonic_s, now_ns, pause_s
 from allele_mlflow.distribution import describe_values
 from allele_mlflow.errors import DeliveryError, ErrorKind, RecordError, SidecarError
 from allele_mlflow.failures import Category, describe_failure
+from allele_mlflow.feeding import Feed
+from allele_mlflow.given_alerts import NO_ALERTS
 from allele_mlflow.mistakes import Mistakes, is_terminal, warn, write
 from allele_mlflow.notices import DeliveryNotices
 from allele_mlflow.queue import plain, spool
@@ -161,6 +172,9 @@ class RunLogger:
         self._flush_ids = count(1).__next__
         self._artifacts = snapshots.ArtifactPaths()
         self._genomes: set[str] = set()
+        self._feed = Feed(stream)
+        #: The rules of alerts, for runs below this one too.
+        self._alerts = NO_ALERTS
         self._report: DeliveryReport | None = None
         #: What the sidecar needs to know of the run, where it could not be written yet.
         self._unwritten_spec: RunSpec | None = None
@@ -247,6 +261,11 @@ class RunLogger:
 
         It is put into the phase that it came from, and without a step it has that of the phase.
         """
+        self._error(exc, step=step)
+
+    def _error(
+        self, exc: BaseException, *, step: SupportsIndex | None = None, ends_run: bool = False
+    ) -> None:
         failure = describe_failure(exc)
         phase, phase_step = place_of(exc, self._stream)
         plain_step = phase_step if step is None else plain.step(step)
@@ -263,8 +282,79 @@ class RunLogger:
                 fingerprint=failure.fingerprint,
                 step=plain_step,
                 phase=phase,
+                ends_run=ends_run,
             )
         )
+        self._slow_point()
+
+    # --- what somebody should look at -----------------------------------------------------------
+
+    def alert(
+        self,
+        alert: object,
+        *,
+        severity: str = "warning",
+        message: str = "",
+        metric: str | None = None,
+        value: SupportsFloat | None = None,
+        threshold: SupportsFloat | None = None,
+        step: SupportsIndex | None = None,
+        context: Mapping[str, Any] | None = None,
+    ) -> None:
+        """
+        Raise an alert: it is put into the phase and step that the running code is in, and linked to
+        host, cell and the nearest resource sample.
+
+        Args:
+            alert: Its name; or an alert or anomaly of Allele's observability, as an object or a
+                mapping, which tells the rest by itself, but for `step`.
+            severity: `info`, `warning`, `error` or `critical`.
+            message: For a person.
+            metric: What it is about.
+            value: Of that.
+            threshold: What it should have kept to.
+            step: In place of that of the phase.
+            context: Whatever else is to be kept with it.
+        Raises:
+            RecordError: only with `strict=True`.
+        """
+        self._feed.alert(
+            alert,
+            severity=severity,
+            message=message,
+            metric=metric,
+            value=value,
+            threshold=threshold,
+            step=step,
+            context=context,
+        )
+        self._slow_point()
+
+    def recommendation(self, recommendation: object) -> None:
+        """
+        Keep an optimisation recommendation, as an object or a mapping, under an id of ours; all of
+        them are in `allele/recommendations.json`.
+        """
+        self._feed.recommendation(recommendation)
+        self._slow_point()
+
+    def prediction(self, prediction: object) -> None:
+        """
+        Keep a prediction, as `recommendation` does, in `allele/predictions.json`.
+        """
+        self._feed.prediction(prediction)
+        self._slow_point()
+
+    def feed(self, things: object) -> None:
+        """
+        Take in what an observability engine tells: one thing or an iterable of them.
+
+        Known are, by their fields, Allele's `MetricValue`, `PerformanceMetrics`, `SystemMetrics`
+        and `ResourceMeasurement` (they become metrics), `Alert` and `AnomalyResult` (alerts),
+        `OptimizationRecommendation` and `PredictionResult`; objects or mappings. What is none of
+        them is refused and counted.
+        """
+        self._feed.feed(things)
         self._slow_point()
 
     # --- artifacts ------------------------------------------------------------------------------
@@ -376,6 +466,7 @@ class RunLogger:
             parent_run_uid=self.run_uid,
             parent_folder=self.handle(),
             correlation_id=self.correlation_id,
+            alerts=self._alerts,
             on_error=self._mistakes.on_error,
             on_lag=self._notices.on_lag,
         )

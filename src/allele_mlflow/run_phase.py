@@ -79,6 +79,13 @@ def place_of(exc: BaseException, stream: StreamWriter) -> tuple[str | None, int 
     with contextlib.suppress(Exception):  # the exception is the caller's code
         left = exc.__dict__[_LEFT][id(stream)]
         return left[0], left[1]
+    return place_now(stream)
+
+
+def place_now(stream: StreamWriter) -> tuple[str | None, int | None]:
+    """
+    Name and step of the innermost phase that the running code is in; None where it is in none.
+    """
     inside = (block for block in reversed(_open_blocks.get()) if block.stream == id(stream))
     block = next(inside, None)
     return (None, None) if block is None else (block.name, block.step)

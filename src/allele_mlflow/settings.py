@@ -364,10 +364,14 @@ def _resolve(settings: Settings, folder: Path) -> Settings:
         artifact_location = absolute_uri(
             artifact_location, folder, label=labels["artifact_location"]
         )
+    alerts = settings.alerts
+    if alerts:
+        alerts = str(absolute_path(alerts, folder, label=labels["alerts"]))
     return msgspec.structs.replace(
         settings,
         tracking_uri=tracking_uri,
         model_registry_uri=model_registry_uri,
         artifact_location=artifact_location,
         spool_dir=str(absolute_path(settings.spool_dir, folder, label=labels["spool_dir"])),
+        alerts=alerts,
     )

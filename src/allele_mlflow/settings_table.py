@@ -25,7 +25,6 @@ NOT_YET_IN_FORCE = frozenset(
         "model_registry_enabled",
         "model_registry_uri",
         "auto_register_models",
-        "auto_experiment_tracking",
         "artifact_retention_days",
     }
 )
@@ -33,7 +32,7 @@ LOCAL_BATCH_SIZE = 100
 REMOTE_BATCH_SIZE = 1000
 
 #: An empty text is a value for these; an empty variable of any other name counts as unset.
-MAY_BE_EMPTY = frozenset({"experiment_prefix", "sampling"})
+MAY_BE_EMPTY = frozenset({"experiment_prefix", "sampling", "alerts"})
 #: Taken as written, spaces included.
 _VERBATIM = frozenset({"experiment_prefix"})
 #: `inf` means "no limit" for these and nothing for any other.
@@ -187,6 +186,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             description="Which readings MLflow shows of the keys that a rule is for, e.g. "
             "`loss/*: every 10; gpu/*: mean per 5 s`; all of them go into an artifact."
+        ),
+    ] = ""
+    alerts: Annotated[
+        str,
+        Meta(
+            description="TOML file of alert rules that the sidecar evaluates while the run goes "
+            "on; none by default."
         ),
     ] = ""
     overhead_budget_percent: Annotated[

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,8 @@ FICLONE = 0x40049409
 TABLE_SUFFIXES = (".csv", ".json", ".parquet")
 #: Longest name of a file on the usual file systems.
 NAME_BYTES = 255
+#: Levels of what is fed that are kept.
+DEEPEST = 20
 
 
 class Snapshot(NamedTuple):
@@ -338,6 +340,56 @@ def plain_genome(genome: Any) -> Any:
     """
     value = genome.to_dict() if hasattr(genome, "to_dict") else genome
     return msgspec.json.decode(encode_json(value))
+
+
+def plain_fields(thing: object) -> dict[str, Any]:
+    """
+    A plain copy of what an object or a mapping holds, nothing of which is the caller's any more.
+
+    Of an object with `to_dict` what that gives, else its fields. NumPy scalars and arrays are
+    numbers, enums their values, times ISO text; NaN stays. What is none of these is its `repr`, cut
+    short.
+
+    Raises:
+        Unusable: it holds nothing, or itself.
+    """
+    if isinstance(thing, Mapping):
+        source: Any = dict(thing)
+    elif hasattr(thing, "to_dict"):
+        source = thing.to_dict()
+    elif hasattr(type(thing), "__dataclass_fields__") or isinstance(thing, msgspec.Struct):
+        source = thing
+    else:
+        found = getattr(thing, "__dict__", {})
+        source = {name: value for name, value in found.items() if not name.startswith("_")}
+    copied = msgspec.to_builtins(source, enc_hook=_to_plain_or_text, str_keys=True)
+    if not isinstance(copied, dict) or not copied:
+        raise Unusable(f"want an object or a mapping with fields, got {type(thing).__name__}")
+    return {_storable(str(name)): _storable(value) for name, value in copied.items()}
+
+
+def _to_plain_or_text(value: Any) -> Any:
+    try:
+        return _to_plain(value)
+    except Exception:  # noqa: BLE001 - the log call's border: its methods are the caller's code
+        return plain.shown(value)
+
+
+def _storable(value: Any, depth: int = 0) -> Any:
+    """
+    Plain data as an event can hold it: numbers of 64 bits, text that is Unicode, twenty levels.
+    """
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict) and depth < DEEPEST:
+        return {_storable(str(k)): _storable(v, depth + 1) for k, v in value.items()}
+    if isinstance(value, (list, tuple)) and depth < DEEPEST:
+        return [_storable(item, depth + 1) for item in value]
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        return str(value)
+    if value is None or isinstance(value, (int, float)):
+        return value
+    return plain.shown(value)
 
 
 def _to_plain(value: Any) -> Any:

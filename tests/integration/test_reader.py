@@ -16,12 +16,12 @@ import pandas as pd
 import pytest
 from mlflow.entities import Metric, Param, RunTag
 
-from allele_mlflow.errors import TrackingError
+from allele_mlflow.errors import PermanentTrackingError, TrackingError
 from allele_mlflow.tracking import client_reader
 from allele_mlflow.tracking import reader as reading
 from allele_mlflow.tracking.client_reader import ClientReader
 from allele_mlflow.tracking.frames import HISTORY, READINGS, RUNS, Reader
-from allele_mlflow.tracking.reader import artifact_readings, open_reader
+from allele_mlflow.tracking.reader import artifact_bytes, artifact_readings, open_reader
 from allele_mlflow.tracking.sql_reader import SqlReader
 from tests.integration.conftest import opened_server
 from tests.integration.postgres import Postgres
@@ -29,17 +29,26 @@ from tests.integration.runs import Station
 
 ROWS = 700
 SPECIAL = [math.nan, math.inf, -math.inf, 5e-324, 1e308]
+#: Values of a tag, each of one run: none may be taken for another, or for a piece of a query.
+HOSTILE = [
+    *("evolution", "EVOLUTION", " evolution", "evolution 2", "evolutio_", "%", "100 %"),
+    *("it's", 'a "b"', "both ' and \"", "x' OR '1'='1", "'", '"', "`k`"),
+    *("a\\", "\\' \"", "a;b -- c /* d", "first\nsecond", "tab\t", "naïve ☃ 𝒳", ":key_0"),
+]
 
 
 class Written(NamedTuple):
     """
-    A store with two runs and a deleted one, by MLflow's own client.
+    A store with two runs and a deleted one, by MLflow's own client; and with runs that differ in a
+    tag, in the order of `HOSTILE`.
     """
 
     uri: str
     experiment_id: str
     run_ids: list[str]
     deleted: str
+    tagged: list[str]
+    tagged_experiment_id: str
 
 
 def write(uri: str) -> Written:
@@ -59,7 +68,24 @@ def write(uri: str) -> Written:
         ids.append(uid)
     client.set_terminated(ids[0], end_time=2000)
     client.delete_run(ids[2])
-    return Written(uri, experiment_id, ids[:2], ids[2])
+    tagged_experiment_id, tagged = write_tagged(client)
+    return Written(uri, experiment_id, ids[:2], ids[2], tagged, tagged_experiment_id)
+
+
+def write_tagged(client: mlflow.MlflowClient) -> tuple[str, list[str]]:
+    """
+    An experiment with a run for each hostile value of a tag.
+    """
+    experiment_id = client.create_experiment("tagged ☃ '\"%")
+    ids = []
+    for number, value in enumerate(HOSTILE):
+        tags = {"allele.suite": value, "allele.kind": "cell" if number % 2 else "warm_up"}
+        run = client.create_run(experiment_id, start_time=1000 + number, tags=tags)
+        metrics = [Metric(key, float(number), 1, 0) for key in ("a", "b")]
+        params = [Param(key, str(number)) for key in ("p", "q")]
+        client.log_batch(run.info.run_id, metrics, params)
+        ids.append(run.info.run_id)
+    return experiment_id, ids
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +194,37 @@ def test_histories_come_back_whole(opened: tuple[Reader, Written], page_rows: in
             assert list(long.timestamp_ms[long.step == 3]) == [4999, 5003]
 
 
+def test_what_is_not_asked_for_does_not_come(opened: tuple[Reader, Written]) -> None:
+    """Keys of tags, params and metrics narrow each frame, an empty list empties it."""
+    reader, written = opened
+    whole = reader.runs([written.experiment_id])
+    found = reader.runs(
+        [written.experiment_id], tag_keys=["ü"], param_keys=[], metric_keys=["long"]
+    )
+    assert list(found.runs.run_id) == list(whole.runs.run_id)
+    assert set(found.tags.key) == {"ü"}
+    assert len(found.tags) == len(whole.tags[whole.tags.key == "ü"])
+    assert len(found.params) == 0
+    assert dtypes(found.params) == dtypes(whole.params)
+    assert set(found.metrics.key) == {"long"}
+
+
+def test_runs_with_a_tag_are_found_whatever_is_in_it(opened: tuple[Reader, Written]) -> None:
+    """Quotes and percent signs are the value and no pattern; a near value finds nothing."""
+    reader, written = opened
+    assert set(reader.runs(with_tags={"ü": "'\"%"}).runs.run_id) == set(written.run_ids)
+    for near in ("'\"", "'\"%%", "%", ""):
+        assert len(reader.runs(with_tags={"ü": near}).runs) == 0
+    assert len(reader.runs([], with_tags={"ü": "'\"%"}).runs) == 0
+
+
+def test_experiment_is_found_by_name(opened: tuple[Reader, Written]) -> None:
+    """Its id, and None for a name that no experiment has."""
+    reader, written = opened
+    assert reader.experiment_id_of("read back") == written.experiment_id
+    assert reader.experiment_id_of("no such'; --") is None
+
+
 def test_nothing_asked_nothing_found(opened: tuple[Reader, Written]) -> None:
     """No runs, no keys, no experiments: no rows, and the same columns."""
     reader, written = opened
@@ -196,6 +253,12 @@ def test_bad_request_says_what_is_wanted(
         reader.history(**({"run_ids": []} | given))
     with pytest.raises(ValueError, match=r"experiment_ids=.*: want ids, as"):
         reader.runs(["the name of one"])
+    with pytest.raises(ValueError, match="tag_keys='a': want a list of texts"):
+        reader.runs([], tag_keys="a")
+    with pytest.raises(ValueError, match=r"with_tags=.*has '`' in it: want letters"):
+        reader.runs(with_tags={"a` = ''": "b"})
+    with pytest.raises(ValueError, match=r"with_tags=.*: want a value for each key"):
+        reader.runs(with_tags=("allele.suite", "evolution"))  # type: ignore[arg-type]  # the promise
 
 
 def test_long_history_of_a_server_is_paged(
@@ -267,3 +330,34 @@ def test_csv_pages(tmp_path: Path) -> None:
     frame = pd.concat(pages)
     assert set(frame.key) == {"nan"}
     assert repr(frame.value.tolist()) == repr([float(v) for v in SPECIAL])
+
+
+@pytest.mark.parametrize(
+    "where", ["local", pytest.param("server", marks=[pytest.mark.server, pytest.mark.process])]
+)
+def test_artifact_comes_as_bytes(
+    where: str, request: pytest.FixtureRequest, sqlite_store: str, tmp_path: Path
+) -> None:
+    """A small file of a run comes whole; one that is not there is None, a larger one is refused."""
+    uri = request.getfixturevalue("mlflow_server") if where == "server" else sqlite_store
+    client = mlflow.MlflowClient(uri)
+    location = None if where == "server" else (tmp_path / "kept").as_uri()
+    experiment_id = client.create_experiment("bytes", location)
+    run_id = client.create_run(experiment_id).info.run_id
+    assert artifact_bytes(uri, run_id, "allele/environment.json") is None
+    file = tmp_path / "environment.json"
+    file.write_bytes(content := bytes(range(256)) * 40)
+    client.log_artifact(run_id, str(file), "allele")
+    client.log_artifact(run_id, str(file))
+    for path in ("allele/environment.json", "environment.json"):
+        assert artifact_bytes(uri, run_id, path) == content
+        assert artifact_bytes(uri, run_id, path, most_bytes=len(content)) == content
+        with pytest.raises(PermanentTrackingError, match=r"10,240 bytes: want at most 10,239"):
+            artifact_bytes(uri, run_id, path, most_bytes=len(content) - 1)
+    for path in ("allele", "allele/other.json", "environment.json/x", "other"):
+        assert artifact_bytes(uri, run_id, path) is None
+    for path in ("../mlflow.db", "/etc/passwd", ""):
+        with pytest.raises(PermanentTrackingError, match="want a relative path"):
+            artifact_bytes(uri, run_id, path)
+    with pytest.raises(PermanentTrackingError, match="0" * 32):
+        artifact_bytes(uri, "0" * 32, "environment.json")

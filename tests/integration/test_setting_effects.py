@@ -19,7 +19,7 @@ from urllib.request import url2pathname
 import pandas
 import pytest
 
-from allele_mlflow import RunLogger, Settings, current_logger, start_logger
+from allele_mlflow import RunLogger, Settings, SettingsError, current_logger, start_logger
 from allele_mlflow.clock import now_monotonic_s
 from allele_mlflow.queue import layout
 from allele_mlflow.records import Reading
@@ -50,6 +50,7 @@ EFFECTS = {
     "exit_timeout_s": "test_unreachable.py::test_nobody_answers",
     "bulk_store": "test_setting_effects.py::test_bulk_store_says_who_writes",
     "sampling": "test_setting_effects.py::test_sampling_thins_what_mlflow_shows",
+    "alerts": "test_setting_effects.py::test_alerts_file_is_evaluated",
     "worker": "test_thread_worker.py::test_thread_delivers_the_same",
     "strict": "test_bad_input.py::test_mistake_raises_when_strict",
     "overhead_budget_percent": "test_setting_effects.py::test_overhead_above_budget_warns",
@@ -366,6 +367,21 @@ def test_sampling_thins_what_mlflow_shows(station: Station) -> None:
     assert len(kept.rows("other")) == 1000
     (file,) = Path(url2pathname(urlsplit(kept.info.artifact_uri).path)).rglob("readings.parquet")
     assert pandas.read_parquet(file).value.tolist() == [float(step) for step in range(1000)]
+
+
+def test_alerts_file_is_evaluated(station: Station, tmp_path: Path) -> None:
+    """A rule of the file raises an alert in the sidecar; a bad file is refused before any work."""
+    file = tmp_path / "alerts.toml"
+    file.write_text('[[alerts]]\nname = "high"\nmetric = "loss"\ncondition = "gt"\nthreshold = 5\n')
+    with station.start(alerts=file) as log, log.phase("train", step=7):
+        log.metric("loss", 9.0, 7)
+    kept = station.finished(log.run_uid)
+    assert kept.tags["allele.alerts.warning"] == kept.tags["allele.alerts.active"] == "1"
+    (alert,) = kept.json("allele/alerts.json", tmp_path)["alerts"]
+    assert (alert["name"], alert["phase"], alert["step"]) == ("high", "train", 7)
+    file.write_text("[[alerts]]\nname = 'high'\nmetrics = 'loss'\n")
+    with pytest.raises(SettingsError, match="rule 'high': metrics: no such field; did you mean"):
+        station.start(alerts=file)
 
 
 def test_durability_power_writes_full_segments_through(offline: Station) -> None:

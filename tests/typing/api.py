@@ -14,6 +14,7 @@ from typing import assert_type
 import numpy as np
 
 from allele_mlflow import (
+    AlertRule,
     AlleleMlflowError,
     AlleleMlflowWarning,
     DeliveryError,
@@ -59,6 +60,12 @@ def start() -> Iterator[RunLogger]:
     yield start_logger("evolution", parent=log)
     yield start_logger("evolution", parent="0123456789abcdef")
     yield start_logger("evolution", run_id="0123", run_uid="4567")
+    yield start_logger("evolution", alerts="alerts.toml")
+    yield start_logger("evolution", alerts=Path("alerts.toml"))
+    yield start_logger(
+        "evolution", alerts=[AlertRule(name="n", metric="m", condition="gt", threshold=1.0)]
+    )
+    AlertRule(name="n", metric="m", condition="above")  # type: ignore[arg-type]
     yield attach()
     yield attach(log.handle())
     assert_type(current_logger(), RunLogger | None)
@@ -103,6 +110,13 @@ def log_things(log: RunLogger, mapping: Mapping[str, object]) -> None:
     log.artifact(3)  # type: ignore[arg-type]
     log.artifact("report.html", None, True)  # type: ignore[call-arg]
     log.error("text")  # type: ignore[arg-type]
+    log.alert("name", severity="error", value=3, threshold=0.5, step=4, context={"a": 1})
+    log.alert(object())
+    log.feed([{"alert_id": "a"}])
+    log.recommendation({"title": "t"})
+    log.prediction(object())
+    log.alert("name", "error")  # type: ignore[call-arg]
+    log.alert("name", value="high")  # type: ignore[arg-type]
 
 
 def use_blocks(log: RunLogger) -> None:

@@ -66,6 +66,7 @@ EXAMPLES: dict[str, tuple[str, Any, str | None]] = {
     "worker": ("thread", "thread", "fiber"),
     "strict": ("on", True, ""),
     "sampling": ("*/loss: every 10", "*/loss: every 10", "loss=1/10"),
+    "alerts": ("/etc/alerts.toml", "/etc/alerts.toml", "~no-such-user-here/alerts.toml"),
     "overhead_budget_percent": ("1.5", 1.5, "inf"),
     "durability": ("power", "power", "disk"),
     "max_lag_s": ("60", 60.0, "nan"),
@@ -414,7 +415,9 @@ def test_empty_variable_counts_as_unset(tmp_path: Path, name: str, text: str) ->
     An empty variable leaves a setting at its default, except where an empty text is a value.
     """
     origins = load_in(tmp_path, {variable_of(name): text}).origins
-    assert set(origins) == ({name} if name in {"experiment_prefix", "sampling"} else set())
+    assert set(origins) == (
+        {name} if name in {"experiment_prefix", "sampling", "alerts"} else set()
+    )
 
 
 @pytest.mark.parametrize("name", ["tracking_uri", "model_registry_uri", "artifact_location"])

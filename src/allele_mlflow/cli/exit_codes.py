@@ -17,6 +17,8 @@ class ExitCode(IntEnum):
     FAILED = 1
     #: A wrong argument or setting.
     USAGE = 2
+    #: Some cells of a suite failed, or were not run.
+    CELLS_FAILED = 3
     #: What was asked for could not be tried here at all.
     NOTHING_MEASURED = 5
     UNREACHABLE = 6

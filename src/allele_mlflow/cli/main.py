@@ -10,15 +10,18 @@ from typing import NoReturn
 
 import click
 
+from allele_mlflow.cli.alerts import alerts
 from allele_mlflow.cli.doctor import doctor
 from allele_mlflow.cli.drill import drill
 from allele_mlflow.cli.exit_codes import ExitCode
 from allele_mlflow.cli.output import complain, leave, prepare_streams
 from allele_mlflow.cli.rejected import rejected
+from allele_mlflow.cli.reproduce import reproduce
+from allele_mlflow.cli.run import run
 from allele_mlflow.cli.status import status
 from allele_mlflow.cli.stop import stop
 from allele_mlflow.cli.sync import sync
-from allele_mlflow.errors import AlleleMlflowError, SettingsError
+from allele_mlflow.errors import AlleleMlflowError, MatrixError, SettingsError
 from allele_mlflow.version import __version__
 
 
@@ -30,9 +33,12 @@ def commands() -> None:
     """
 
 
+commands.add_command(alerts)
 commands.add_command(doctor)
 commands.add_command(drill)
 commands.add_command(rejected)
+commands.add_command(reproduce)
+commands.add_command(run)
 commands.add_command(status)
 commands.add_command(stop)
 commands.add_command(sync)
@@ -52,7 +58,7 @@ def main() -> NoReturn:
         with contextlib.suppress(OSError):
             exc.show(sys.stderr)
         code = exc.exit_code
-    except SettingsError as exc:
+    except (SettingsError, MatrixError) as exc:
         complain(str(exc))
         code = ExitCode.USAGE
     except (AlleleMlflowError, OSError) as exc:

@@ -25,6 +25,7 @@ from allele_mlflow.cli.spools import (
     scopes,
     spooled_runs,
 )
+from allele_mlflow.records import SEVERITIES
 from allele_mlflow.settings import Settings
 from allele_mlflow.sidecar.profile import is_served
 
@@ -141,6 +142,8 @@ def _describe(place: _Spool, run: SpooledRun) -> dict[str, Any]:
         "lag_s": state.lag_s if state and run.is_waiting else None,
         "last_error": state.last_error if state else None,
         "durable_count": state.durable_count if state else None,
+        "alerts": state.alert_counts if state else {},
+        "last_alert": state.last_alert if state else None,
         "accepted": run.ledger.accepted,
         "ledger": msgspec.to_builtins(run.ledger),
         "spool": path_text(place.folder),
@@ -170,6 +173,7 @@ def _show(spools: list[_Spool], usual: list[Path]) -> None:
             _show_sidecars(one)
             _show_hint(one)
             _show_errors(one)
+            _show_alerts(one)
     others = [
         one
         for one in quiet
@@ -224,6 +228,16 @@ def _show_errors(place: _Spool) -> None:
         if run.state is not None and run.state.last_error:
             # below the table, whole: a column of it would be nine characters wide
             say(f"last error of {shown(run.name)}: {shown(run.state.last_error)}")
+
+
+def _show_alerts(place: _Spool) -> None:
+    for run in place.runs:
+        state = run.state
+        if state is None or not state.last_alert:
+            continue
+        found = state.alert_counts
+        counts = [f"{found[one]:,} {one}" for one in reversed(SEVERITIES) if found.get(one)]
+        say(f"alerts of {shown(run.name)}: {', '.join(counts)}; last {shown(state.last_alert)}")
 
 
 def _show_sidecars(place: _Spool) -> None:

@@ -28,8 +28,8 @@ def interval_half_width(values: Sequence[float], *, confidence: float) -> float:
 
 def is_known_well(values: Sequence[float], *, half_width_ratio: float, confidence: float) -> bool:
     """
-    Whether the interval of the mean is within `half_width_ratio` of the mean to each side. Where the
-    mean is 0, only values without any scatter are.
+    Whether the interval of the mean is within `half_width_ratio` of the mean to each side. Where
+    the mean is 0, only values without any scatter are.
     """
     half_width = interval_half_width(values, confidence=confidence)
     return half_width <= half_width_ratio * abs(statistics.fmean(values))

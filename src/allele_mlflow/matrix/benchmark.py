@@ -2,8 +2,8 @@
 The benchmark behind `module:function`: found, checked against its parameters, versioned, called.
 
 A benchmark is a function (or coroutine function) that takes its parameters by name and returns its
-metrics by name, or None. It may ask, by name too, for `log` (the run's logger), `seed` (an int below
-2**32, another one each repeat) and `folder` (a `Path` to write files into).
+metrics by name, or None. It may ask, by name too, for `log` (the run's logger), `seed` (an int
+below 2**32, another one each repeat) and `folder` (a `Path` to write files into).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from allele_mlflow.errors import ErrorKind, MatrixError
-from allele_mlflow.matrix.suite import Suite, nearest
+from allele_mlflow.matrix.suite import nearest
 from allele_mlflow.matrix.suite_file import suite_of
 
 #: What the runner passes itself, to benchmarks that ask for it.
@@ -104,19 +104,25 @@ def find_benchmark(reference: str, folder: Path) -> Callable[..., Any]:
         MatrixError: there is none, or it is no function. What the module's own code raises goes
             through as it is.
     """
-    place, _, name = reference.rpartition(":")
-    module = _import(place, reference, folder)
-    found: Any = module
-    for part in name.split("."):
-        if not hasattr(found, part):
-            known = [one for one in dir(found) if callable(getattr(found, one, None))]
-            hint = nearest(part, known)
-            raise _unusable(reference, f"{place} has no {part!r}{hint}")
-        found = getattr(found, part)
+    found = find_object(reference, folder)
     if not callable(found):
         raise _unusable(reference, f"want a function, got {type(found).__name__}")
     function: Callable[..., Any] = found
     return function
+
+
+def find_object(reference: str, folder: Path) -> Any:
+    """
+    As `find_benchmark`, whatever stands there.
+    """
+    place, _, name = reference.rpartition(":")
+    found: Any = _import(place, reference, folder)
+    for part in name.split("."):
+        if not hasattr(found, part):
+            known = [one for one in dir(found) if not one.startswith("_")]
+            raise _unusable(reference, f"{place} has no {part!r}{nearest(part, known)}")
+        found = getattr(found, part)
+    return found
 
 
 def _import(place: str, reference: str, folder: Path) -> types.ModuleType:
@@ -142,7 +148,8 @@ def _import_file(path: Path, reference: str) -> types.ModuleType:
     if loaded is not None and getattr(loaded, "__file__", None) == str(path):
         return loaded
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))

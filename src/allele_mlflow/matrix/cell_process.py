@@ -1,12 +1,12 @@
 """
-The process that cells come from: it has imported this package and nothing else, forks for each cell,
-and tells its supervisor how that ended.
+The process that cells come from: it has imported this package and nothing else, forks for each
+cell, and tells its supervisor how that ended.
 
     python -m allele_mlflow.matrix.cell_process    (started by `supervisor`)
 
-A forked cell starts as clean as a fresh interpreter (one thread, no module of the benchmark's), without
-the tenth of a second that the imports take. It dies with its supervisor: the kernel sees to that on
-Linux; elsewhere this process looks.
+A forked cell starts as clean as a fresh interpreter (one thread, no module of the benchmark's),
+without the tenth of a second that the imports take. It dies with its supervisor: the kernel sees to
+that on Linux; elsewhere this process looks.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import signal
 import struct
 import sys
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, NoReturn
 
+from allele_mlflow.matrix.lifeline import die_with_parent, end_group, wait_for
 from allele_mlflow.matrix.messages import (
     LOG_FILE,
     REPORT_FILE,
@@ -28,7 +29,6 @@ from allele_mlflow.matrix.messages import (
     decode,
     encode,
 )
-from allele_mlflow.matrix.lifeline import die_with_parent, wait_for
 from allele_mlflow.matrix.trial import run_trial
 from allele_mlflow.queue import spool
 
@@ -63,15 +63,29 @@ def main() -> int:
     """
     # Ctrl-C of a terminal is the runner's: it ends its cells itself
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent()
+    running: list[int] = []
+    signal.signal(signal.SIGTERM, lambda *_: _leave(running))
+    die_with_parent(by=signal.SIGTERM)
     channel = _open_channel()
     while (data := _read_frame(channel.jobs)) is not None:
         pid = os.fork()
         if pid == 0:
             return _run_cell(channel, data)
+        running.append(pid)
         _answer(channel, STARTED, pid)
-        _answer(channel, ENDED, wait_for(pid))
+        status = wait_for(pid)
+        running.clear()
+        _answer(channel, ENDED, status)
     return 0
+
+
+def _leave(running: list[int]) -> NoReturn:
+    """
+    The supervisor is gone: the cell goes, and what it has started.
+    """
+    for pid in running:
+        end_group(pid)
+    os._exit(1)
 
 
 def _open_channel() -> Channel:
@@ -108,6 +122,7 @@ def _run_cell(channel: Channel, data: bytes) -> int:
     die_with_parent(parent)
     channel.close()
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     job = decode(data, CellJob)
     folder = Path(job.folder)
     _redirect(folder / LOG_FILE)

@@ -90,10 +90,10 @@ def _product(suite: Suite) -> Iterable[dict[str, Value]]:
     axes: list[list[dict[str, Value]]] = [
         [{name: value} for value in axis] for name, axis in suite.matrix.items()
     ]
-    for group in suite.zip:
-        axes.append(
-            [dict(zip(group, values, strict=True)) for values in zip(*group.values(), strict=True)]
-        )
+    axes += [
+        [dict(zip(group, values, strict=True)) for values in zip(*group.values(), strict=True)]
+        for group in suite.zip
+    ]
     if not axes and suite.include:
         return  # its cells are those alone
     for parts in product(*axes):

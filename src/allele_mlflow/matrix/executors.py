@@ -61,6 +61,7 @@ class CellExecutor:
         self._work = work
         self._options = submit_options or {}
         self._closing = closing or ExitStack()
+        self._futures: set[Future[bytes]] = set()
 
     def submit(self, request: bytes, *, name: str) -> Future[bytes]:
         """
@@ -74,6 +75,8 @@ class CellExecutor:
         if "key" in options:
             options["key"] = name
         future: Future[bytes] = self._executor.submit(self._work, request, **options)
+        self._futures.add(future)
+        future.add_done_callback(self._futures.discard)
         return future
 
     def close(self, *, waits: bool) -> None:
@@ -83,7 +86,9 @@ class CellExecutor:
         Args:
             waits: For what still runs; else it is left to itself.
         """
-        self._executor.shutdown(wait=waits, cancel_futures=True)
+        for future in list(self._futures):
+            future.cancel()  # those that have begun go on
+        self._executor.shutdown(wait=waits)
         if self.is_local and waits:
             supervisor.close_servers()
         self._closing.close()

@@ -1,5 +1,5 @@
 """
-Expressions over a cell's parameters, for `constraints` and `--only`: Python's own, without its power.
+Expressions over a cell's parameters, for `constraints` and `--only`: Python's, without its power.
 
 Comparisons, `and`, `or`, `not`, arithmetic, `in`, conditional expressions, and the functions `abs`,
 `len`, `max`, `min` and `round`. No attributes, no indexing, no other call: a suite file is data.
@@ -171,9 +171,9 @@ def _value(node: ast.expr, params: Mapping[str, Any]) -> Any:
 
 
 def _compute(op: ast.operator, left: Any, right: Any) -> Any:
-    if not all(isinstance(one, (int, float)) for one in (left, right)):
-        if not (isinstance(op, ast.Add) and isinstance(left, str) and isinstance(right, str)):
-            raise TypeError(f"cannot compute with {left!r} and {right!r}: want numbers")
+    is_text = isinstance(op, ast.Add) and isinstance(left, str) and isinstance(right, str)
+    if not is_text and not all(isinstance(one, (int, float)) for one in (left, right)):
+        raise TypeError(f"cannot compute with {left!r} and {right!r}: want numbers")
     if isinstance(op, ast.Pow) and max(abs(left), abs(right)) > LARGEST_POWER:
         raise ValueError(f"{left!r} ** {right!r}: want numbers up to {LARGEST_POWER}")
     return _ARITHMETIC[type(op)](left, right)

@@ -92,7 +92,7 @@ def last_execution(
         return None
     frames = reader.runs(
         [experiment_id],
-        with_tag=(tags.SUITE, suite),
+        with_tags={tags.SUITE: suite},
         tag_keys=_TRIAL_TAGS,
         param_keys=[],
         metric_keys=list(metric_keys),

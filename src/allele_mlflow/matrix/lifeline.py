@@ -18,15 +18,16 @@ _IS_LINUX = sys.platform == "linux"
 _libc = ctypes.CDLL(None, use_errno=True) if _IS_LINUX else None
 
 
-def die_with_parent(parent: int | None = None) -> None:
+def die_with_parent(parent: int | None = None, *, by: signal.Signals = signal.SIGKILL) -> None:
     """
-    Have the kernel kill this process when the thread that started it ends. Linux only.
+    Have the kernel send this process a signal when the thread that started it ends. Linux only.
 
     Args:
         parent: Who that is; this process ends at once where it is gone already.
+        by: The signal.
     """
     if _libc is not None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        _libc.prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
     if parent is not None and os.getppid() != parent:
         os._exit(1)
 

@@ -1,6 +1,6 @@
 """
-What travels between the runner and a cell: the request, and what became of it. As msgpack, which any
-executor and any pipe can carry, and NaN too.
+What travels between the runner and a cell: the request, and what became of it. As msgpack, which
+any executor and any pipe can carry, and NaN too.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
 
 class CellJob(msgspec.Struct, frozen=True, kw_only=True):
     """
-    A request with what its supervisor adds: whenever an engine runs a request once more, that is a run
-    of its own.
+    A request with what its supervisor adds: whenever an engine runs a request once more, that is a
+    run of its own.
 
     Attributes:
         run_uid: Of its run.

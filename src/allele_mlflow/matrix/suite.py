@@ -95,7 +95,7 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     constraints: list[str] = []
     repeats: Annotated[int, Meta(ge=1, le=100_000)] = 1
     warm_ups: Annotated[int, Meta(ge=0, le=100_000)] = 0
-    seed: Annotated[int, Meta(ge=0, lt=1 << 63)] = 0
+    seed: Annotated[int, Meta(ge=0, le=1 << 62)] = 0
     timeout_s: Annotated[float, Meta(gt=0)] | None = None
     memory_limit_bytes: Annotated[int, Meta(ge=1 << 20)] | None = None
     retries: dict[Category, Annotated[int, Meta(ge=0, le=100)]] = {}

@@ -15,11 +15,13 @@ import tomli_w
 
 from allele_mlflow.errors import ErrorKind, MatrixError
 from allele_mlflow.failures import Category
-from allele_mlflow.matrix.suite import Adaptive, MetricFacts, Suite, bad_suite, nearest
+from allele_mlflow.matrix.suite import Adaptive, Axis, MetricFacts, Suite, bad_suite, nearest
 
 TomlPath = tuple[str | int, ...]
 
 _HINTS = get_type_hints(Suite, include_extras=True)
+#: Tables whose values are converted one by one, for msgspec does not tell in which the mistake is.
+_BY_KEY: dict[str, Any] = {"matrix": Axis, "metrics": MetricFacts, "tags": str, "retries": int}
 _AT = re.compile(r" - at `\$(?P<path>[^`]*)`$")
 _STEP = re.compile(r"\[(\d+)\]|\.([^.\[]+)|\[\.\.\.\]")
 _TOML_LINE = re.compile(r" \(at line (\d+), column \d+\)$")
@@ -80,6 +82,19 @@ def suite_of(raw: Mapping[str, Any]) -> Suite:
     return Suite(**fields)
 
 
+def checked_suite(suite: Suite) -> Suite:
+    """
+    The suite with every field checked: one that was made in Python may hold anything.
+
+    Raises:
+        MatrixError: see `suite_of`.
+    """
+    try:
+        return suite_of(msgspec.to_builtins(suite))
+    except (TypeError, AttributeError) as exc:
+        raise bad_suite((), f"suite {suite.name!r}: want numbers, texts, lists: {exc}") from exc
+
+
 def suite_text(suite: Suite) -> str:
     """
     The suite as TOML that `parse_suite` reads as the same suite; what is left at its default is
@@ -107,25 +122,30 @@ def _without_none(value: Any) -> Any:
 
 
 def _convert(name: str, value: Any) -> Any:
-    if name == "metrics" and isinstance(value, dict):
-        found = {}
-        for key, facts in value.items():
-            if isinstance(facts, dict):
-                _check_fields(facts, MetricFacts, (name, key))
-            found[key] = _converted(facts, MetricFacts, (name, key))
-        return found
     if name == "retries" and isinstance(value, dict):
         for key in value:
-            if key not in list(Category):
-                known = ", ".join(Category)
-                raise bad_suite(
-                    (name, key),
-                    f"retries: {key!r} is no category of errors{nearest(key, list(Category))} "
-                    f"(there are {known})",
-                )
+            _check_category(key)
     if name == "adaptive" and isinstance(value, dict):
         _check_fields(value, Adaptive, (name,))
-    return _converted(value, _HINTS[name], (name,))
+    wanted = _BY_KEY.get(name)
+    if wanted is None or not isinstance(value, dict):
+        return _converted(value, _HINTS[name], (name,))
+    found = {}
+    for key, one in value.items():
+        if wanted is MetricFacts and isinstance(one, dict):
+            _check_fields(one, MetricFacts, (name, key))
+        found[key] = _converted(one, wanted, (name, key))
+    return _converted(found, _HINTS[name], (name,))
+
+
+def _check_category(name: str) -> None:
+    known = [category.value for category in Category]
+    if name not in known:
+        raise bad_suite(
+            ("retries", name),
+            f"retries: {name!r} is no category of errors{nearest(name, known)} "
+            f"(there are {', '.join(known)})",
+        )
 
 
 def _converted(value: Any, wanted: Any, path: TomlPath) -> Any:
@@ -170,7 +190,7 @@ def _in_file(path: Path, line: int | None, text: str, where: TomlPath = ()) -> M
     )
 
 
-# --- lines ----------------------------------------------------------------------------------------
+# --- lines --------------------------------------------------------------------------------------
 
 
 def find_line(text: str, path: TomlPath) -> int | None:

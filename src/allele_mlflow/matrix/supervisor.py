@@ -1,11 +1,11 @@
 """
-Runs one cell in a process of its own and never raises for what the cell does: what an executor runs.
+Runs one cell in a process of its own and never raises for what the cell does: what executors run.
 
     result = decode(run_cell(encode(request)), CellResult)
 
-Bytes in, bytes out, so that any `concurrent.futures.Executor` can carry it. The supervisor waits, ends
-the cell's whole process tree when it takes too long or too much memory, and says what became of it
-where the cell itself no longer can.
+Bytes in, bytes out, so that any `concurrent.futures.Executor` can carry it. The supervisor waits,
+ends the cell's whole process tree when it takes too long or too much memory, and says what became
+of it where the cell itself no longer can.
 """
 
 from __future__ import annotations
@@ -82,7 +82,10 @@ def run_cell(data: bytes) -> bytes:
             return encode(_result(job, _report_of(exc, job), started_ns))
         report = _read_report(job)
         if report is None or (ended.verdict is not None and report.status == "failed"):
-            report = _report_of(_reason(ended), job)
+            reason = _reason(ended)
+            if ended.verdict is None:
+                tell_run(Path(job.folder), reason)
+            report = _report_of(reason, job)
         return encode(_result(job, report, started_ns))
 
 
@@ -162,18 +165,25 @@ class _Supervision:
         """
         cell_tree.send(pid, cell_process.WHERE_SIGNAL)
         pause_s(WHERE_S)
-        handle = _read_text(self._folder / HANDLE_FILE)
-        if not handle:
-            return
-        with contextlib.suppress(AlleleMlflowError, OSError):
-            log = attach(handle)
-            try:
-                log.error(verdict)
-                text = read_tail(self._folder / LOG_FILE)
-                if text:
-                    log.text(text, LOG_ARTIFACT)
-            finally:
-                log.close()
+        tell_run(self._folder, verdict)
+
+
+def tell_run(folder: Path, reason: BaseException) -> None:
+    """
+    Say in a cell's own run why it ended, for its process cannot; where there is no run, nothing.
+    """
+    handle = _read_text(folder / HANDLE_FILE)
+    if not handle:
+        return
+    with contextlib.suppress(AlleleMlflowError, OSError):  # delivered and archived by now
+        log = attach(handle)
+        try:
+            log._error(reason, ends_run=True)
+            text = read_tail(folder / LOG_FILE)
+            if text:
+                log.text(text, LOG_ARTIFACT)
+        finally:
+            log.close()
 
 
 class _Server:
@@ -285,7 +295,7 @@ def close_servers() -> None:
         _servers.pop().close()
 
 
-# --- what became of it ----------------------------------------------------------------------------
+# --- what became of it --------------------------------------------------------------------------
 
 
 def _read_report(job: CellJob) -> CellReport | None:

@@ -23,9 +23,13 @@ BENCHMARK = "allele.benchmark"
 BENCHMARK_VERSION = "allele.benchmark_version"
 EXECUTOR = "allele.executor"
 CONCURRENCY = "allele.concurrency"
+HOST = "allele.host"
+#: Of the host when the cell began: how many processes wanted to run, over the last minute.
 LOAD = "allele.load_1m"
 HASH_SEED = "allele.hash_seed"
 COMMIT = "allele.commit"
+#: The suite's folder, on the machine that ran it.
+FOLDER = "allele.suite_folder"
 ENVIRONMENT = "allele.suite_environment"
 
 

@@ -5,15 +5,17 @@ One trial, in whatever process: start its run, warm up, call the benchmark, keep
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 from allele_mlflow.clock import now_monotonic_s, process_cpu_s
 from allele_mlflow.errors import AlleleMlflowError
 from allele_mlflow.failures import describe_failure
 from allele_mlflow.logger import start_logger
+from allele_mlflow.matrix import tags
 from allele_mlflow.matrix.benchmark import (
     call_benchmark,
     check_objectives,
@@ -87,13 +89,18 @@ class _Trial:
         self._metrics: dict[str, float] = {}
         self._seconds: float | None = None
         self._cpu_s: float | None = None
+        #: What was logged last, where there is no spool to read it from.
+        self._last = LastValues()
         #: What the process writes, where that goes to a file.
         self.log_file = folder / LOG_FILE
 
     def run(self, log: RunLogger) -> None:
         request = self._request
+        if not request.is_tracked:
+            self._last.listen(log)
         files = self._folder / FILES_FOLDER
         files.mkdir(mode=0o700, exist_ok=True)
+        log.tags(place_tags())
         log.params(request.params)  # known even where the benchmark cannot be imported
         try:
             function = find_benchmark(request.benchmark, Path(request.folder))
@@ -153,11 +160,12 @@ class _Trial:
     def _keep_metrics(self, log: RunLogger, returned: dict[str, float]) -> None:
         objectives = self._request.objectives
         logged = newest_values(log) if returned or objectives else {}
+        logged |= self._last.values
         # a second point at step 0 would spoil the curve of a metric that was logged step by step
         log.metrics({name: value for name, value in returned.items() if name not in logged})
         wanted = {name: logged[name] for name in objectives if name in logged}
         self._metrics = wanted | returned
-        check_objectives(self._metrics | logged, objectives)
+        check_objectives(logged | self._metrics, objectives)
 
     def _keep_log(self, log: RunLogger) -> None:
         for stream in (sys.stdout, sys.stderr):
@@ -171,6 +179,35 @@ class _Trial:
         for path in matching_files(files, self._request.artifacts):
             parent = path.relative_to(files).parent.as_posix()
             log.artifact(path, None if parent == "." else parent)
+
+
+class LastValues:
+    """
+    The last value of each key that a logger which keeps nothing is given.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[str, float] = {}
+
+    def listen(self, log: RunLogger) -> None:
+        """
+        Take the place of the logger's calls for metrics.
+        """
+        log.metric = self._metric
+        log.metrics = self._metrics
+        log.series = self._series
+
+    def _metric(self, key: str, value: Any, step: SupportsIndex | None = None) -> None:
+        with contextlib.suppress(TypeError, ValueError):  # what the real one would count
+            self.values[key] = float(value)
+
+    def _metrics(self, mapping: Mapping[str, Any], step: SupportsIndex | None = None) -> None:
+        for key, value in mapping.items():
+            self._metric(key, value)
+
+    def _series(self, key: str, values: Any, first_step: SupportsIndex = 0) -> None:
+        if len(values):
+            self._metric(key, values[-1])
 
 
 def newest_values(log: RunLogger) -> dict[str, float]:
@@ -187,6 +224,16 @@ def newest_values(log: RunLogger) -> dict[str, float]:
         return {reading.key: reading.value for reading in reader.newest_readings(NEWEST_SLOTS)}
     finally:
         reader.close()
+
+
+def place_tags() -> dict[str, str]:
+    """
+    Where a cell runs, and how busy it is there.
+    """
+    found = {tags.HOST: os.uname().nodename}
+    with contextlib.suppress(OSError):
+        found[tags.LOAD] = f"{os.getloadavg()[0]:.2f}"
+    return found
 
 
 def matching_files(folder: Path, patterns: Iterable[str]) -> list[Path]:

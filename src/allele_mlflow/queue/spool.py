@@ -39,6 +39,9 @@ REJECTED_FILE = "rejected.jsonl"
 PHASES_FILE = "phases.jsonl"
 UPLOADS_FILE = "uploads.jsonl"
 ERRORS_FILE = "errors.jsonl"
+ALERTS_FILE = "alerts.jsonl"
+#: Recommendations and predictions.
+ADVICE_FILE = "advice.jsonl"
 #: All readings of thinned keys, a file a stream; and what they are uploaded as.
 READINGS = "readings"
 READINGS_PARQUET = "readings.parquet"

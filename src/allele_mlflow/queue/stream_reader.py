@@ -50,7 +50,8 @@ MAX_DAMAGE = 100
 
 class PhaseEdge(NamedTuple):
     """
-    A phase begins or ends in one process. `cpu_s` is that process's CPU time so far.
+    A phase begins or ends in one process. `cpu_s` is that process's CPU time so far;
+    `readings_before` is how many readings of the chunk stand before it.
     """
 
     stream_id: str
@@ -60,6 +61,7 @@ class PhaseEdge(NamedTuple):
     step: int | None
     timestamp_ns: int
     cpu_s: float
+    readings_before: int = 0
 
 
 class Chunk(NamedTuple):
@@ -430,6 +432,7 @@ class StreamReader:
                     None if step == layout.NO_STEP else step,
                     timestamp_ns,
                     value,
+                    len(chunk.readings),
                 )
             )
 

@@ -27,6 +27,9 @@ _RSS = "system/process_rss_megabytes"
 _GPU = re.compile(r"system/gpu_\d+_utilization_percentage")
 #: Steps of metrics closer together than this are one entry: the join is no finer than 10 ms.
 _STEP_GRAIN_NS = 10_000_000
+_END_OF_TIME_NS = (1 << 63) - 1
+#: Phases that ended last and are remembered, for who asks a little late.
+_REMEMBERED = 256
 
 
 class PhaseRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -151,6 +154,7 @@ class PhaseTracker:
         self._open: dict[tuple[str, int], _Aggregate] = {}
         self._order = count()
         self._closed: deque[_Stepped] = deque(maxlen=capacity)
+        self._ended: deque[PhaseSpan] = deque(maxlen=_REMEMBERED)
         self._steps: deque[tuple[int, int]] = deque(maxlen=capacity)
         #: Ends whose begin was never seen.
         self.unmatched_ends = 0
@@ -161,6 +165,25 @@ class PhaseTracker:
         The open phases, oldest first; what a successor needs to go on.
         """
         return [aggregate.phase for aggregate in self._open.values()]
+
+    def recent_spans(self) -> list[PhaseSpan]:
+        """
+        The phases that ended last, and those that are open as if they ended at the end of time.
+        """
+        opened = [
+            PhaseSpan(
+                stream_id=phase.stream_id,
+                instance=phase.instance,
+                name=phase.name,
+                begin_ns=phase.begin_ns,
+                end_ns=_END_OF_TIME_NS,
+                cpu_s=None,
+                step=phase.step,
+                complete=False,
+            )
+            for phase in self.open_phases
+        ]
+        return [*self._ended, *opened]
 
     def begin(
         self,
@@ -269,7 +292,9 @@ class PhaseTracker:
             aggregate.add(point)
         if phase.step is not None:
             self._closed.append(_Stepped(phase.begin_ns, aggregate.order, end_ns, phase.step))
-        return aggregate.close(end_ns, cpu_s, complete=complete)
+        row = aggregate.close(end_ns, cpu_s, complete=complete)
+        self._ended.append(row.span)
+        return row
 
     def _inside(self, begin_ns: int, end_ns: int) -> Iterator[_Point]:
         # From the newest back: a short phase looks at few. Samples are taken by one clock in order.

@@ -32,10 +32,14 @@ from allele_mlflow.queue.run_reader import RunReader, StreamChunk
 from allele_mlflow.queue.stream_reader import StreamMark
 from allele_mlflow.queue.write_through import WriteThrough
 from allele_mlflow.records import (
+    RECORD_KINDS,
+    AlertRaised,
     ArtifactAdded,
     ErrorLogged,
     Ledger,
     ParamLogged,
+    PredictionMade,
+    RecommendationMade,
     RecordRejected,
     RunEnded,
     RunSpec,
@@ -43,6 +47,7 @@ from allele_mlflow.records import (
     TagSet,
 )
 from allele_mlflow.resolution import parse_rules
+from allele_mlflow.sidecar.alerting import RunAlerts
 from allele_mlflow.sidecar.full_readings import FullReadings
 from allele_mlflow.sidecar.heartbeat import Heartbeat
 from allele_mlflow.sidecar.listener import Listener
@@ -147,6 +152,7 @@ class RunDelivery:
         with contextlib.suppress(OSError):  # it is tried again when this part is archived
             take_over(folder)
         self.files = RunFiles(folder)
+        self._alerts = RunAlerts(spec, self.files, self.state, self.reader)
         self._readings = FullReadings(
             folder, parse_rules(spec.sampling), is_durable=spec.durability == "power"
         )
@@ -239,6 +245,7 @@ class RunDelivery:
             if not self._is_drain and self.state.end is None and spool.is_here(self.folder):
                 group.start_soon(self._sample)
             group.start_soon(self._uploader.run)
+            group.start_soon(self._alerts.hooks.run)
             if self._through is not None:
                 group.start_soon(self._write_through, self._through)
             await self._deliver_until(self._is_first_part_over)
@@ -253,6 +260,7 @@ class RunDelivery:
             while not is_over:
                 await self._deliver_until(self._is_all_over)
                 is_over = await self._finish()
+            await self._alerts.hooks.finish()
             group.cancel_scope.cancel()
         self.close()
         return not is_left
@@ -351,6 +359,8 @@ class RunDelivery:
             for stream in self.reader.streams.values():
                 if not stream.is_sampler:
                     stream.prepare_spare()
+        if self.state.end is None and not self._is_drain:
+            self._alerts.tick(self.reader, read_s=self._caught_up_s)
         self._publish(if_older_s=PUBLISH_EVERY_S)
         if not self._is_unlimited:  # a debt, for the next pause
             self._limit.spend(thread_cpu_s() - before_s, now_s, runs=self._share())
@@ -396,6 +406,7 @@ class RunDelivery:
             self.plan.settle(stream_id, Ledger(rejected={letter.reason: 1}))
         for frame in chunk.events:
             self._take_in_event(stream_id, frame, now_s)
+        self._alerts.take_in(found)
 
     def _take_in_event(self, stream_id: str, frame: EventFrame, now_s: float) -> None:
         match frame.event:
@@ -408,6 +419,12 @@ class RunDelivery:
             case ErrorLogged() as event:
                 self.files.note_error(event)
                 self.plan.settle(stream_id, Ledger(delivered={"error": 1}))
+            case AlertRaised() as alert:
+                self._alerts.take_alert(stream_id, alert)
+                self.plan.settle(stream_id, Ledger(delivered={"alert": 1}))
+            case RecommendationMade() | PredictionMade() as advice:
+                self._alerts.take_advice(advice)
+                self.plan.settle(stream_id, Ledger(delivered={RECORD_KINDS[type(advice)]: 1}))
             case RecordRejected() as event:
                 self.files.note_rejected(event)
 
@@ -642,6 +659,7 @@ class RunDelivery:
         self._published_s = now_s
         state = self.state
         state.updated_ns = now_ns()
+        self._alerts.publish(state)
         state.ledger = self.reader.ledger(is_exact=is_exact)
         samplers = {s.stream_id for s in self.reader.streams.values() if s.is_sampler}
         state.ledger.add(self.plan.uncommitted(leaving_out=samplers))

@@ -146,6 +146,8 @@ def note_error_of_end(files: RunFiles, spec: RunSpec, end: RunEnded) -> None:
     """
     phases = [one for one in files.phases.open_phases if one.stream_id == spec.owner_stream]
     error = error_of_end(end, phases)
+    if error is not None and files.has_verdict():
+        return
     # not told apart by its phase: a sidecar before us may have closed that
     if error is not None and not files.has_error(error.timestamp_ns, error.fingerprint):
         files.note_error(error)

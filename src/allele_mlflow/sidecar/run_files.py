@@ -22,6 +22,7 @@ from allele_mlflow.queue.lines import LineFile
 from allele_mlflow.queue.stream_reader import PhaseEdge
 from allele_mlflow.records import ErrorLogged, RecordRejected
 from allele_mlflow.sampling.phases import OpenPhase, PhaseRow, PhaseTracker
+from allele_mlflow.sidecar.alert_files import AlertFiles
 from allele_mlflow.sidecar.dead_letters import to_plain
 
 MAX_DEAD_LETTERS = 100_000
@@ -46,6 +47,8 @@ class LoggedErrors:
 
     first: list[ErrorLogged] = field(default_factory=list)
     last: ErrorLogged | None = None
+    #: Why somebody who watched the run ended it; None where nobody did.
+    verdict: ErrorLogged | None = None
     count: int = 0
     by_fingerprint: Counter[str] = field(default_factory=Counter)
 
@@ -73,6 +76,7 @@ class RunFiles:
 
     def __init__(self, folder: Path) -> None:
         self.phases = PhaseTracker()
+        self.alerts = AlertFiles(folder)
         self._phase_lines = LineFile(folder / spool.PHASES_FILE)
         self._error_lines = LineFile(folder / spool.ERRORS_FILE)
         self._letter_lines = LineFile(folder / spool.REJECTED_FILE, is_checked=False)
@@ -85,7 +89,7 @@ class RunFiles:
         Lines appended so far, to see whether there is anything new.
         """
         files = (self._phase_lines, self._error_lines, self._letter_lines)
-        return sum(file.appended_count for file in files)
+        return sum(file.appended_count for file in files) + self.alerts.line_count
 
     @property
     def has_unwritten(self) -> bool:
@@ -93,14 +97,14 @@ class RunFiles:
         Whether a full disk kept a line from being written; see `LineFile`.
         """
         files = (self._phase_lines, self._error_lines, self._letter_lines)
-        return any(file.has_unwritten for file in files)
+        return any(file.has_unwritten for file in files) or self.alerts.has_unwritten
 
     @property
     def damage(self) -> list[str]:
         """
         What could not be read so far, in words.
         """
-        return [*self._phase_lines.damage, *self._error_lines.damage]
+        return [*self._phase_lines.damage, *self._error_lines.damage, *self.alerts.damage]
 
     @property
     def rejected_path(self) -> Path:
@@ -161,6 +165,12 @@ class RunFiles:
             for error in self._error_lines.read(ErrorLogged)
         )
 
+    def has_verdict(self) -> bool:
+        """
+        Whether somebody who watched the run has said why it was ended.
+        """
+        return any(error.ends_run for error in self._error_lines.read(ErrorLogged))
+
     def errors(self) -> LoggedErrors:
         """
         The errors in order, each once.
@@ -175,6 +185,8 @@ class RunFiles:
             found.count += 1
             found.by_fingerprint[error.fingerprint] += 1
             found.last = error
+            if error.ends_run:
+                found.verdict = error
             if found.count <= MAX_ERRORS:
                 found.first.append(error)
         return found

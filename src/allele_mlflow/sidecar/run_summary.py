@@ -17,9 +17,11 @@ import msgspec
 from allele_mlflow.clock import now_ns, utc_iso
 from allele_mlflow.environment.fingerprint import Environment
 from allele_mlflow.environment.taking import take_machine
+from allele_mlflow.failures import Category
 from allele_mlflow.queue import spool
 from allele_mlflow.records import Ledger, Reading, RunEnded, RunSpec, canonical_json
 from allele_mlflow.sampling.phase_summary import phases_document, summarise
+from allele_mlflow.sidecar.alert_document import advice_document, alerts_document
 from allele_mlflow.sidecar.run_files import RunFiles
 from allele_mlflow.tracking import limits
 
@@ -59,9 +61,11 @@ def start_tags(spec: RunSpec, *, parent_run_id: str | None) -> dict[str, str]:
     return {key: value[: limits.TAG_VALUE_LENGTH] for key, value in tags.items()}
 
 
-def run_tags(files: RunFiles, end: RunEnded, ledger: Ledger, *, cpu_s: float) -> dict[str, str]:
+def run_tags(
+    files: RunFiles, end: RunEnded, ledger: Ledger, *, cpu_s: float, has_rules: bool = False
+) -> dict[str, str]:
     """
-    The tags of a run's end: how it ended, its ledger, what its logger cost.
+    The tags of a run's end: how it ended, its ledger, its errors and alerts, what its logger cost.
     """
     tags = {
         "allele.ended_by": end.ended_by,
@@ -71,11 +75,19 @@ def run_tags(files: RunFiles, end: RunEnded, ledger: Ledger, *, cpu_s: float) ->
     if end.overhead_ratio is not None:
         tags["allele.logger_overhead_percent"] = f"{end.overhead_ratio * 100:.3f}"
     errors = files.errors()
-    if errors.last is not None:
-        tags["allele.error.category"] = errors.last.category
-        tags["allele.error.type"] = errors.last.error_type[:250]
-        tags["allele.error.message"] = errors.last.message[:1000]
+    error = errors.verdict or errors.last
+    if errors.verdict is not None and errors.verdict.category != Category.UNKNOWN:
+        tags["allele.ended_by"] = errors.verdict.category
+    if error is not None:
+        tags["allele.error.category"] = error.category
+        tags["allele.error.type"] = error.error_type[:250]
+        tags["allele.error.message"] = error.message[:1000]
         tags["allele.error.count"] = str(errors.count)
+    alerts = files.alerts.alerts()
+    if alerts.count:
+        tags |= {f"allele.alerts.{one}": str(n) for one, n in sorted(alerts.by_severity.items())}
+    if alerts.count or has_rules:
+        tags["allele.alerts.active"] = str(alerts.active)
     return tags
 
 
@@ -111,6 +123,7 @@ def summary_files(files: RunFiles, folder: Path, spec: RunSpec) -> Iterator[tupl
     errors = files.errors()
     if errors.count:
         documents["errors.json"] = errors.document()
+    documents |= _documents_of_alerts(files, spec)
     for name, document in documents.items():
         path = folder / name
         spool.write_whole(path, msgspec.json.format(canonical_json(document), indent=1))
@@ -123,6 +136,19 @@ def summary_files(files: RunFiles, folder: Path, spec: RunSpec) -> Iterator[tupl
         yield f"tracebacks/{number:03d}-{error.fingerprint}.txt", path
     if files.rejected_path.exists():
         yield spool.REJECTED_FILE, files.rejected_path
+
+
+def _documents_of_alerts(files: RunFiles, spec: RunSpec) -> dict[str, Any]:
+    kept = files.alerts
+    spans = (row.span for row in files.phase_rows())
+    found: dict[str, Any] = {"alerts.json": alerts_document(kept, spec, spans)}
+    for name, advice in (
+        ("recommendations", kept.recommendations()),
+        ("predictions", kept.predictions()),
+    ):
+        spans = (row.span for row in files.phase_rows())
+        found[f"{name}.json"] = advice_document(name, advice, spec, spans)
+    return {name: document for name, document in found.items() if document is not None}
 
 
 def describe_environment(spec: RunSpec) -> dict[str, Any]:

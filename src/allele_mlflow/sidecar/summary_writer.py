@@ -123,6 +123,7 @@ class SummaryWriter:
         """
         Write how the run ended and its ledger into its tags.
         """
-        tags = run_tags(self._files, end, ledger, cpu_s=cpu_s)
+        has_rules = bool(self._spec.alert_rules)
+        tags = run_tags(self._files, end, ledger, cpu_s=cpu_s, has_rules=has_rules)
         if await self._store.insist(partial(self._store.log_batch, tags=tags)):
             self._tagged = end, ledger

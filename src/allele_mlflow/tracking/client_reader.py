@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,14 +14,16 @@ from allele_mlflow.tracking.error_mapping import mapped_errors
 from allele_mlflow.tracking.frames import (
     EXPERIMENTS,
     PAGE_ROWS,
-    PAIRS,
     RunFrames,
-    check_experiment_ids,
+    WantedRuns,
     check_history_request,
+    check_runs_request,
     frame_of,
     history_frame,
+    pairs_frame,
     runs_frame,
 )
+from allele_mlflow.tracking.run_filter import filter_of_tags
 
 #: The most that MLflow's server gives of histories in one answer, and for how many runs.
 SERVER_ROWS = 25_000
@@ -65,47 +67,52 @@ class ClientReader:
                 [(e.experiment_id, e.name, e.lifecycle_stage) for e in found], EXPERIMENTS
             )
 
+    def experiment_id_of(self, name: str) -> str | None:
+        """
+        See `Reader`.
+        """
+        with mapped_errors(f"experiments of {self._masked}"):
+            found = self._client.get_experiment_by_name(name)
+        return None if found is None else str(found.experiment_id)
+
     def runs(
-        self, experiment_ids: Sequence[str] | None = None, *, with_deleted: bool = False
+        self,
+        experiment_ids: Sequence[str] | None = None,
+        *,
+        with_deleted: bool = False,
+        with_tags: Mapping[str, str] | None = None,
+        tag_keys: Sequence[str] | None = None,
+        param_keys: Sequence[str] | None = None,
+        metric_keys: Sequence[str] | None = None,
     ) -> RunFrames:
         """
         See `Reader`.
         """
         from mlflow.entities import ViewType
 
-        view = ViewType.ALL if with_deleted else ViewType.ACTIVE_ONLY
-        ids = check_experiment_ids(experiment_ids)
+        wanted = check_runs_request(
+            experiment_ids,
+            with_deleted=with_deleted,
+            with_tags=with_tags,
+            tag_keys=tag_keys,
+            param_keys=param_keys,
+            metric_keys=metric_keys,
+        )
+        ids = wanted.experiment_ids
         if ids is None:
             ids = list(self.experiments().experiment_id)
-        rows: list[Sequence[Any]] = []
-        params: list[Sequence[Any]] = []
-        tags: list[Sequence[Any]] = []
-        metrics: list[Sequence[Any]] = []
         with mapped_errors(f"runs of {self._masked}"):
-            for run in _all_pages(
+            found = _all_pages(
                 lambda token: self._client.search_runs(
                     ids,
-                    run_view_type=view,
+                    filter_of_tags(wanted.with_tags),
+                    run_view_type=ViewType.ALL if with_deleted else ViewType.ACTIVE_ONLY,
                     max_results=_SEARCH_PAGE_SIZE,
                     order_by=["attributes.start_time DESC", "attributes.run_id ASC"],
                     page_token=token,
                 )
-            ):
-                info, uid = run.info, run.info.run_id
-                rows.append(
-                    (
-                        *(uid, info.experiment_id, info.run_name, info.status),
-                        *(info.lifecycle_stage, info.start_time, info.end_time),
-                        info.artifact_uri,
-                    )
-                )
-                params += [(uid, key, value) for key, value in sorted(run.data.params.items())]
-                tags += [(uid, key, value) for key, value in sorted(run.data.tags.items())]
-                latest = sorted(run.data._metric_objs, key=lambda metric: str(metric.key))
-                metrics += [(uid, m.key, m.step, m.timestamp, m.value, False) for m in latest]
-        return RunFrames(
-            runs_frame(rows), frame_of(params, PAIRS), frame_of(tags, PAIRS), history_frame(metrics)
-        )
+            )
+            return _frames_of(found, wanted)
 
     def history(
         self,
@@ -194,6 +201,42 @@ class ClientReader:
             token = getattr(page, "token", None)
             if not token:
                 return
+
+
+def _frames_of(runs: Iterable[Any], wanted: WantedRuns) -> RunFrames:
+    """
+    Frames of MLflow's runs, one at a time: of each, only what is wanted is kept.
+    """
+    rows: list[Sequence[Any]] = []
+    params: list[Sequence[Any]] = []
+    tags: list[Sequence[Any]] = []
+    metrics: list[Sequence[Any]] = []
+    for run in runs:
+        info, data, uid = run.info, run.data, run.info.run_id
+        if not wanted.with_tags.items() <= data.tags.items():
+            continue
+        rows.append(
+            (
+                *(uid, info.experiment_id, info.run_name, info.status),
+                *(info.lifecycle_stage, info.start_time, info.end_time),
+                info.artifact_uri,
+            )
+        )
+        params += [(uid, *pair) for pair in _kept(data.params, wanted.param_keys)]
+        tags += [(uid, *pair) for pair in _kept(data.tags, wanted.tag_keys)]
+        latest = {str(metric.key): metric for metric in data._metric_objs}
+        metrics += [
+            (uid, key, m.step, m.timestamp, m.value, False)
+            for key, m in _kept(latest, wanted.metric_keys)
+        ]
+    return RunFrames(
+        runs_frame(rows), pairs_frame(params), pairs_frame(tags), history_frame(metrics)
+    )
+
+
+def _kept(items: Mapping[str, Any], keys: Sequence[str] | None) -> list[tuple[str, Any]]:
+    wanted = items if keys is None else items.keys() & keys
+    return [(key, items[key]) for key in sorted(wanted)]
 
 
 def _all_pages(ask: Any) -> Iterator[Any]:

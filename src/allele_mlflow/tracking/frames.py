@@ -5,12 +5,12 @@ The frames in which runs come back: their columns, their dtypes, and how rows be
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import pandas as pd
 
-from allele_mlflow.tracking.limits import LARGEST_VALUE
+from allele_mlflow.tracking.limits import LARGEST_VALUE, check_key
 
 #: Columns and dtypes of each frame.
 RUNS = {
@@ -55,6 +55,27 @@ class RunFrames(NamedTuple):
     metrics: pd.DataFrame
 
 
+class WantedRuns(NamedTuple):
+    """
+    Which runs `Reader.runs` is to give, and what of them.
+
+    Attributes:
+        experiment_ids: Of these alone; None for all.
+        with_deleted: Deleted ones too.
+        with_tags: Only runs that have all of these tags with exactly these values.
+        tag_keys: The tags to give; None for all, empty for none.
+        param_keys: The params, likewise.
+        metric_keys: The metrics, likewise.
+    """
+
+    experiment_ids: list[str] | None
+    with_deleted: bool
+    with_tags: dict[str, str]
+    tag_keys: list[str] | None
+    param_keys: list[str] | None
+    metric_keys: list[str] | None
+
+
 class Reader(Protocol):
     """
     Reads one tracking store; changes nothing in it. Not thread-safe.
@@ -68,15 +89,41 @@ class Reader(Protocol):
             TrackingError: the store does not answer.
         """
 
+    def experiment_id_of(self, name: str) -> str | None:
+        """
+        The id of the experiment of that name, a deleted one too; None where there is none.
+
+        Raises:
+            TrackingError: the store does not answer.
+        """
+
     def runs(
-        self, experiment_ids: Sequence[str] | None = None, *, with_deleted: bool = False
+        self,
+        experiment_ids: Sequence[str] | None = None,
+        *,
+        with_deleted: bool = False,
+        with_tags: Mapping[str, str] | None = None,
+        tag_keys: Sequence[str] | None = None,
+        param_keys: Sequence[str] | None = None,
+        metric_keys: Sequence[str] | None = None,
     ) -> RunFrames:
         """
         The runs of these experiments, all by default, newest first.
 
+        Args:
+            experiment_ids: As of `experiments`.
+            with_deleted: Deleted ones too.
+            with_tags: Only runs that have all of these tags with exactly these values.
+            tag_keys: The tags to give; None for all, an empty list for none.
+            param_keys: The params to give, likewise.
+            metric_keys: The metrics to give, likewise.
         Raises:
-            ValueError: one that is no id.
+            ValueError: what is no id of an experiment, a text in place of a list, a key that no
+                tag can have.
             TrackingError: the store does not answer.
+
+        Cost: what is not asked for is not read where the store is asked in SQL; through MLflow's
+        client all of a run is read, and then kept or not.
         """
 
     def history(
@@ -135,11 +182,53 @@ def check_experiment_ids(experiment_ids: Sequence[str] | None) -> list[str] | No
     return ids
 
 
+def check_runs_request(
+    experiment_ids: Sequence[str] | None,
+    *,
+    with_deleted: bool,
+    with_tags: Mapping[str, str] | None,
+    tag_keys: Sequence[str] | None,
+    param_keys: Sequence[str] | None,
+    metric_keys: Sequence[str] | None,
+) -> WantedRuns:
+    """
+    What `Reader.runs` was asked for, as lists.
+
+    Raises:
+        ValueError: says what was given and what is wanted.
+    """
+    keys = {"tag_keys": tag_keys, "param_keys": param_keys, "metric_keys": metric_keys}
+    for name, given in keys.items():
+        if isinstance(given, str):
+            raise ValueError(f"{name}={given!r}: want a list of texts")
+    try:
+        tags = dict(with_tags or {})
+    except (TypeError, ValueError) as exc:
+        raise ValueError(f"with_tags={with_tags!r}: want a value for each key") from exc
+    for key, value in tags.items():
+        wrong = check_key(key)
+        if wrong or not isinstance(value, str):
+            raise ValueError(f"with_tags={tags!r}: {wrong or 'want a text for each key'}")
+    return WantedRuns(
+        check_experiment_ids(experiment_ids),
+        with_deleted,
+        tags,
+        *(None if given is None else list(given) for given in keys.values()),
+    )
+
+
 def frame_of(rows: Iterable[Sequence[Any]], columns: dict[str, str]) -> pd.DataFrame:
     """
     A frame of rows, with these columns and dtypes.
     """
     return pd.DataFrame(list(map(tuple, rows)), columns=list(columns)).astype(columns)
+
+
+def pairs_frame(rows: Iterable[Sequence[Any]]) -> pd.DataFrame:
+    """
+    A frame of `PAIRS`.
+    """
+    return frame_of(rows, PAIRS)
 
 
 def runs_frame(rows: Iterable[Sequence[Any]]) -> pd.DataFrame:

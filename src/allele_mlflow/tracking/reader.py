@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 
 from allele_mlflow.records import OWN_ARTIFACTS
+from allele_mlflow.tracking.artifact_names import bad_artifact, check_artifact_path
 from allele_mlflow.tracking.client_reader import ClientReader
 from allele_mlflow.tracking.error_mapping import mapped_errors
 from allele_mlflow.tracking.frames import PAGE_ROWS, READINGS, Reader
@@ -24,6 +25,8 @@ from allele_mlflow.tracking.sql_reader import SqlReader
 
 _PREFIX = "bulk+"
 _ARTIFACT_NAMES = ("readings.parquet", "readings.csv.gz")
+#: A report of a suite, with the figures in it, has some five.
+MOST_ARTIFACT_BYTES = 16 * 2**20
 
 
 def open_reader(tracking_uri: str) -> Reader:
@@ -62,6 +65,43 @@ def artifact_readings(
             with mapped_errors(f"artifact {path} of run {run_id}"):
                 file = Path(client.download_artifacts(run_id, path, folder))
             yield from _pages_of(file, page_rows)
+
+
+def artifact_bytes(
+    tracking_uri: str, run_id: str, path: str, *, most_bytes: int = MOST_ARTIFACT_BYTES
+) -> bytes | None:
+    """
+    One small artifact of a run; None where the run has none of that path.
+
+    Args:
+        tracking_uri: As MLflow takes it.
+        run_id: MLflow's id.
+        path: Of a file, as `log.artifact` names it: `allele/environment.json`.
+        most_bytes: A larger one is refused, before it is fetched where the store tells its size.
+    Raises:
+        PermanentTrackingError: no relative path, or a larger file (BAD_ARTIFACT); no such run
+            (NOT_FOUND).
+        TransientTrackingError: the store does not answer.
+    """
+    from mlflow import MlflowClient
+
+    check_artifact_path(path)
+    client = MlflowClient(tracking_uri=tracking_uri)
+    with mapped_errors(f"artifact {path} of run {run_id}"):
+        entries = client.list_artifacts(run_id, path.rpartition("/")[0] or None)
+        entry = next((one for one in entries if one.path == path and not one.is_dir), None)
+        if entry is None:
+            return None
+        _refuse_larger(path, entry.file_size or 0, most_bytes)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(client.download_artifacts(run_id, path, folder))
+            _refuse_larger(path, file.stat().st_size, most_bytes)
+            return file.read_bytes()
+
+
+def _refuse_larger(path: str, size_bytes: int, most_bytes: int) -> None:
+    if size_bytes > most_bytes:
+        raise bad_artifact(path, f"it has {size_bytes:,} bytes: want at most {most_bytes:,}")
 
 
 def _find_readings(client: Any, run_id: str) -> list[str]:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -17,17 +17,20 @@ from allele_mlflow.tracking.error_mapping import mapped_errors
 from allele_mlflow.tracking.frames import (
     EXPERIMENTS,
     PAGE_ROWS,
-    PAIRS,
     RunFrames,
-    check_experiment_ids,
+    WantedRuns,
     check_history_request,
+    check_runs_request,
     frame_of,
     history_frame,
+    pairs_frame,
     runs_frame,
 )
 from allele_mlflow.tracking.schema import sqlite_path
 
+# Together below the 999 values that an old SQLite takes in a query.
 _IDS_PER_QUERY = 500
+_KEYS_PER_QUERY = 400
 _RUN_COLUMNS = (
     *("run_uuid", "experiment_id", "name", "status", "lifecycle_stage"),
     *("start_time", "end_time", "artifact_uri"),
@@ -89,36 +92,46 @@ class SqlReader:
         )
         return frame_of(rows, EXPERIMENTS)
 
+    def experiment_id_of(self, name: str) -> str | None:
+        """
+        See `Reader`. Of several, which MLflow's workspaces allow, the oldest that is not deleted.
+        """
+        rows = self._rows(
+            "SELECT CAST(experiment_id AS VARCHAR) FROM experiments WHERE name = :name"
+            " ORDER BY lifecycle_stage, experiments.experiment_id LIMIT 1",
+            {"name": name},
+        )
+        return str(rows[0][0]) if rows else None
+
     def runs(
-        self, experiment_ids: Sequence[str] | None = None, *, with_deleted: bool = False
+        self,
+        experiment_ids: Sequence[str] | None = None,
+        *,
+        with_deleted: bool = False,
+        with_tags: Mapping[str, str] | None = None,
+        tag_keys: Sequence[str] | None = None,
+        param_keys: Sequence[str] | None = None,
+        metric_keys: Sequence[str] | None = None,
     ) -> RunFrames:
         """
         See `Reader`.
         """
-        wanted = [] if with_deleted else ["lifecycle_stage = 'active'"]
-        given: dict[str, Any] = {}
-        ids = check_experiment_ids(experiment_ids)
-        if ids is not None:
-            wanted.append("experiment_id IN :experiments")
-            given["experiments"] = [int(one) for one in ids]
-        where = f" WHERE {' AND '.join(wanted)}" if wanted else ""
-        rows = self._rows(
-            "SELECT run_uuid, CAST(experiment_id AS VARCHAR), name, status, lifecycle_stage,"
-            f" start_time, end_time, artifact_uri FROM runs{where}"
-            " ORDER BY start_time DESC, run_uuid",
-            given,
+        wanted = check_runs_request(
+            experiment_ids,
+            with_deleted=with_deleted,
+            with_tags=with_tags,
+            tag_keys=tag_keys,
+            param_keys=param_keys,
+            metric_keys=metric_keys,
         )
+        rows = self._run_rows(wanted)
         found = [row[0] for row in rows]
-        pairs = "SELECT run_uuid, key, value FROM {} WHERE run_uuid IN :ids ORDER BY run_uuid, key"
-        latest = (
-            "SELECT run_uuid, key, step, timestamp, value, is_nan FROM latest_metrics"
-            " WHERE run_uuid IN :ids ORDER BY run_uuid, key"
-        )
+        latest = "latest_metrics", "key, step, timestamp, value, is_nan"
         return RunFrames(
             runs_frame(rows),
-            frame_of(self._rows_of(found, pairs.format("params")), PAIRS),
-            frame_of(self._rows_of(found, pairs.format("tags")), PAIRS),
-            history_frame(self._rows_of(found, latest)),
+            self._frame_of(found, wanted.param_keys, ("params", "key, value"), pairs_frame),
+            self._frame_of(found, wanted.tag_keys, ("tags", "key, value"), pairs_frame),
+            self._frame_of(found, wanted.metric_keys, latest, history_frame),
         )
 
     def history(
@@ -174,11 +187,51 @@ class SqlReader:
             given |= dict(zip(names, last[1:], strict=True))
         return self._rows(f"{query} ORDER BY {order} LIMIT :limit", given)
 
-    def _rows_of(self, ids: Sequence[str], query: str) -> list[Sequence[Any]]:
-        found: list[Sequence[Any]] = []
-        for start in range(0, len(ids), _IDS_PER_QUERY):
-            found += self._rows(query, {"ids": ids[start : start + _IDS_PER_QUERY]})
-        return found
+    def _run_rows(self, wanted: WantedRuns) -> list[Sequence[Any]]:
+        conditions = [] if wanted.with_deleted else ["lifecycle_stage = 'active'"]
+        given: dict[str, Any] = {}
+        if wanted.experiment_ids is not None:
+            conditions.append("experiment_id IN :experiments")
+            given["experiments"] = [int(one) for one in wanted.experiment_ids]
+        for number, (key, value) in enumerate(wanted.with_tags.items()):
+            conditions.append(
+                "run_uuid IN (SELECT run_uuid FROM tags"
+                f" WHERE key = :key_{number} AND value = :value_{number})"
+            )
+            given |= {f"key_{number}": key, f"value_{number}": value}
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        return self._rows(
+            "SELECT run_uuid, CAST(experiment_id AS VARCHAR), name, status, lifecycle_stage,"
+            f" start_time, end_time, artifact_uri FROM runs{where}"
+            " ORDER BY start_time DESC, run_uuid",
+            given,
+        )
+
+    def _frame_of(
+        self,
+        ids: Sequence[str],
+        keys: Sequence[str] | None,
+        columns_of_table: tuple[str, str],
+        make: Callable[[list[Sequence[Any]]], pd.DataFrame],
+    ) -> pd.DataFrame:
+        """
+        What a table holds of these runs and keys.
+
+        Made piece by piece: rows as objects of Python take several times the memory of a frame.
+        """
+        table, columns = columns_of_table
+        query = f"SELECT run_uuid, {columns} FROM {table} WHERE run_uuid IN :ids"
+        given: dict[str, Any] = {}
+        is_in_query = keys is not None and len(keys) <= _KEYS_PER_QUERY
+        if is_in_query:
+            query, given = f"{query} AND key IN :keys", {"keys": keys}
+        kept = None if keys is None or is_in_query else frozenset(keys)
+        pieces = []
+        for start in range(0, len(ids) if keys is None or keys else 0, _IDS_PER_QUERY):
+            given["ids"] = ids[start : start + _IDS_PER_QUERY]
+            rows = self._rows(f"{query} ORDER BY run_uuid, key", given)
+            pieces.append(make(rows if kept is None else [row for row in rows if row[1] in kept]))
+        return pd.concat(pieces, ignore_index=True) if pieces else make([])
 
     def _rows(self, query: str, given: dict[str, Any] | None = None) -> list[Sequence[Any]]:
         from sqlalchemy import bindparam, text

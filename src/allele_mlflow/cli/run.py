@@ -1,0 +1,209 @@
+"""
+`allele-mlflow run`: a suite, from its file to its results in MLflow.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import FrameType
+from typing import Any
+
+import click
+
+from allele_mlflow import settings as settings_module
+from allele_mlflow.cli.exit_codes import ExitCode
+from allele_mlflow.cli.output import json_text, say, shown
+from allele_mlflow.cli.suite_display import duration_text, open_view
+from allele_mlflow.cli.suite_tables import failures_table, rendered, results_table
+from allele_mlflow.errors import TrackingError
+from allele_mlflow.matrix.cells import select_cells
+from allele_mlflow.matrix.find_suite import find_suite
+from allele_mlflow.matrix.history import seconds_by_cell
+from allele_mlflow.matrix.options import RunOptions
+from allele_mlflow.matrix.runner import Outcome, Prepared, SuiteRunner, find_last, prepare_suite
+from allele_mlflow.matrix.suite_results import Published, SuiteResults
+from allele_mlflow.settings import Settings
+
+
+@click.command()
+@click.argument("suite")
+@click.option("--dry-run", is_flag=True, help="Show the cells and the predicted time; run nothing.")
+@click.option(
+    "--resume", is_flag=True, help="Run what the last execution lacks: missing or failed."
+)
+@click.option("--retry-failed", is_flag=True, help="Run only what failed in the last execution.")
+@click.option("--fail-fast", is_flag=True, help="Submit nothing after the first failure.")
+@click.option("--only", metavar="EXPRESSION", help="Only cells of which this is true.")
+@click.option("--executor", metavar="NAME", help="inline, process:N, dask:..., module:factory.")
+@click.option(
+    "--exclusive", is_flag=True, help="One cell at a time, no other such suite beside it."
+)
+@click.option("--track/--no-track", default=None, help="Whether runs go to MLflow.")
+@click.option("--tracking-uri", metavar="URI", help="Instead of the setting.")
+@click.option("--strict", is_flag=True, help="Exit 6 unless everything is in MLflow at the end.")
+@click.option("--quiet", is_flag=True, help="Plain lines even on a terminal.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document of the results on stdout.")
+@click.pass_context
+def run(
+    context: click.Context,
+    suite: str,
+    dry_run: bool,
+    resume: bool,
+    retry_failed: bool,
+    fail_fast: bool,
+    only: str | None,
+    executor: str | None,
+    exclusive: bool,
+    track: bool | None,
+    tracking_uri: str | None,
+    strict: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """
+    Run a matrix suite: every cell of it, as often as it says, each run tracked in MLflow.
+
+    SUITE is a TOML file, or module:name of a Suite or of a function marked @benchmark. Exit
+    codes: 0 all finished, 2 the suite is wrong, 3 some cells failed, 5 nothing was measured, 6
+    MLflow could not be reached, 7 records were lost, 130 interrupted (go on with --resume).
+    """
+    overrides: dict[str, Any] = {"tracking_uri": tracking_uri} if tracking_uri else {}
+    settings = settings_module.load(overrides)
+    found = find_suite(suite)
+    prepared = prepare_suite(found.suite, found.folder, text=found.text)
+    options = RunOptions(
+        executor=executor,
+        only=only,
+        is_resumed=resume,
+        retries_failed=retry_failed,
+        fails_fast=fail_fast,
+        is_exclusive=exclusive,
+        is_tracked=track,
+    )
+    if dry_run:
+        _show_plan(prepared, options, settings, as_json=as_json)
+        return
+    results = SuiteResults(prepared, settings)
+    with _terminated_as_interrupted(), open_view(prepared.suite, is_quiet=quiet or as_json) as view:
+        runner = SuiteRunner(prepared, options, settings, view=view, finish=results.publish)
+        outcome = runner.run()
+    published = results.published()
+    if as_json:
+        say(json_text(results.document(outcome)))
+    else:
+        _show(outcome, published)
+    context.exit(_exit_code(outcome, published, is_strict=strict))
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """
+    SIGTERM, as batch systems send it, stops a suite as Ctrl-C does.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _exit_code(outcome: Outcome, published: Published, *, is_strict: bool) -> ExitCode:
+    if outcome.is_interrupted:
+        return ExitCode.INTERRUPTED
+    if not outcome.finished_count:
+        return ExitCode.NOTHING_MEASURED
+    if published.lost_count:
+        return ExitCode.LOST
+    if is_strict and not published.is_complete:
+        return ExitCode.UNREACHABLE
+    return ExitCode.CELLS_FAILED if outcome.failed_count or outcome.left_count else ExitCode.FINE
+
+
+def _show(outcome: Outcome, published: Published) -> None:
+    if outcome.rows:
+        say(rendered(results_table(outcome)), nl=False)
+    if outcome.failures:
+        say(rendered(failures_table(outcome.failures)), nl=False)
+    text = f"{outcome.finished_count:,} finished, {outcome.failed_count:,} failed"
+    if outcome.left_count:
+        text += f", {outcome.left_count:,} not run"
+    say(f"{text} in {duration_text(outcome.seconds)}")
+    for line in published.lines():
+        say(shown(line))
+    if outcome.is_interrupted:
+        say("interrupted; go on with --resume")
+
+
+def _show_plan(
+    prepared: Prepared, options: RunOptions, settings: Settings, *, as_json: bool
+) -> None:
+    """
+    What would be run, and how long that took before.
+    """
+    cells = prepared.cells if options.only is None else select_cells(prepared.cells, options.only)
+    last = None
+    try:
+        last = find_last(replace(prepared, cells=cells), settings)
+    except TrackingError as exc:
+        say(f"no prediction, for what was measured before cannot be read: {shown(str(exc))}")
+    past = last.past_trials() if last is not None else {}
+    seconds = seconds_by_cell(last.runs) if last is not None else {}
+    suite = prepared.suite
+    goes_on = options.is_resumed or options.retries_failed
+    rows = []
+    for cell in cells:
+        wanted = 0
+        for repeat in range(suite.repeats):
+            before = past.get((cell.key, repeat)) if goes_on else None
+            is_left_out = options.retries_failed and before is None
+            wanted += not (is_left_out or (before is not None and before.is_finished))
+        rows.append((cell, wanted, seconds.get(cell.key)))
+    known = [s for _, wanted, s in rows if s is not None]
+    mean_s = sum(known) / len(known) if known else None
+    total_s = None
+    if mean_s is not None:
+        total_s = sum(wanted * (mean_s if s is None else s) for _, wanted, s in rows)
+    width = _width(options.executor or suite.executor)
+    if suite.exclusive or options.is_exclusive:
+        width = 1
+    document = {
+        "suite": suite.name,
+        "executor": options.executor or suite.executor,
+        "cells": [
+            {
+                "cell": cell.name,
+                "cell_key": cell.key,
+                "params": dict(cell.params),
+                "runs": wanted,
+                "seconds": s,
+            }
+            for cell, wanted, s in rows
+        ],
+        "runs": sum(wanted for _, wanted, _ in rows),
+        "predicted_s": None if total_s is None else total_s / width,
+    }
+    if as_json:
+        say(json_text(document))
+        return
+    for cell, wanted, s in rows:
+        text = f"{cell.name}: {wanted} run{'s' if wanted != 1 else ''}"
+        say(shown(text) + ("" if s is None else f", {duration_text(s)} each before"))
+    more = " or more" if suite.adaptive is not None else ""
+    say(f"{len(cells):,} cells, {document['runs']:,} runs{more}, {document['executor']}")
+    if total_s is None:
+        say("how long they take is not known: none has finished before")
+    else:
+        guess = "" if len(known) == len(rows) else f" ({len(rows) - len(known)} cells are guessed)"
+        say(f"about {duration_text(total_s / width)}, as before{guess}")
+
+
+def _width(executor: str) -> int:
+    kind, _, number = executor.partition(":")
+    return int(number) if kind == "process" and number.isdigit() else 1

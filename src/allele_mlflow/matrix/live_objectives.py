@@ -1,0 +1,79 @@
+"""
+What the running cells of this machine have logged last, read off the spool; nothing waits for it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from allele_mlflow.clock import now_monotonic_s
+from allele_mlflow.matrix import tags
+from allele_mlflow.matrix.cells import Trial
+from allele_mlflow.queue import spool
+from allele_mlflow.records import RunSpec, RunState
+
+#: How often to look into the spool.
+LOOK_EVERY_S = 1.0
+
+
+class LiveObjectives:
+    """
+    The spool's side of a running suite. Not thread-safe.
+
+    Args:
+        runs: The folder of the runs that wait or run; None where there is none.
+    """
+
+    def __init__(self, runs: Path | None) -> None:
+        self._runs = runs
+        self._looked_s = -LOOK_EVERY_S
+        self._folders: dict[tuple[str, int, int], Path] = {}
+        self._known: set[Path] = set()
+        self._pending = 0
+        self._lag_s = 0.0
+
+    def latest(self, trial: Trial, attempt: int, metrics: list[str] | None) -> dict[str, float]:
+        """
+        The newest reading of each of these metrics, of all by default, as far as there is one.
+        """
+        self._look()
+        return {}
+
+    def delivery_line(self) -> str:
+        """
+        Records on their way to MLflow, in a line; empty where nothing waits.
+        """
+        self._look()
+        if not self._pending:
+            return ""
+        lag = f", {self._lag_s:.0f} s behind" if self._lag_s >= 1 else ""
+        return f"  {self._pending:,} records on their way to MLflow{lag}"
+
+    def _look(self) -> None:
+        now_s = now_monotonic_s()
+        if self._runs is None or now_s - self._looked_s < LOOK_EVERY_S:
+            return
+        self._looked_s = now_s
+        try:
+            folders = list(self._runs.iterdir())
+        except OSError:
+            folders = []
+        self._pending, self._lag_s = 0, 0.0
+        for folder in folders:
+            if folder not in self._known:
+                self._note(folder)
+            state = spool.read_struct(folder / spool.STATE_FILE, RunState)
+            if state is not None:
+                self._pending += state.ledger.pending
+                self._lag_s = max(self._lag_s, state.lag_s)
+        self._known &= set(folders)
+
+    def _note(self, folder: Path) -> None:
+        spec = spool.read_struct(folder / spool.RUN_FILE, RunSpec)
+        if spec is None:
+            return
+        self._known.add(folder)
+        told = spec.tags
+        if tags.CELL_KEY in told:
+            place = (told[tags.CELL_KEY], int(told[tags.REPEAT]), int(told[tags.ATTEMPT]))
+            self._folders[place] = folder

@@ -1,0 +1,503 @@
+"""
+Runs a suite: performs what `SuitePlan` says, keeps what comes back, and tells MLflow.
+
+One execution of a suite is a run in MLflow; each attempt at a trial is a run below it, which the
+cell's own process starts. The runner imports no mlflow: it logs as anybody does, and reads what was
+there before through `tracking.reader`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from allele_mlflow.clock import now_monotonic_s
+from allele_mlflow.errors import AlleleMlflowError, ErrorKind, MatrixError
+from allele_mlflow.failures import describe_failure
+from allele_mlflow.logger import start_logger
+from allele_mlflow.matrix import supervisor, tags
+from allele_mlflow.matrix.benchmark import check_params, find_benchmark, source_version
+from allele_mlflow.matrix.cells import Cell, Trial, make_cells, repeat_seed, select_cells
+from allele_mlflow.matrix.exclusive import hold_machine
+from allele_mlflow.matrix.executors import CellExecutor, open_executor
+from allele_mlflow.matrix.history import Execution, await_spooled, last_execution, spooled_runs
+from allele_mlflow.matrix.messages import CellFailure, CellRequest, CellResult, decode, encode
+from allele_mlflow.matrix.options import Beginning, RunOptions, SilentView, SuiteView
+from allele_mlflow.matrix.plan import WAIT, Submit, SuitePlan
+from allele_mlflow.matrix.results import TrialRow, row_of
+from allele_mlflow.matrix.suite import Suite
+from allele_mlflow.matrix.suite_file import checked_suite, suite_text
+from allele_mlflow.matrix.trial import SECONDS_METRIC
+from allele_mlflow.queue import spool
+from allele_mlflow.run_logger import RunLogger
+from allele_mlflow.settings import Settings
+
+#: How often a display is asked to show what is new.
+TICK_S = 0.2
+#: How long a runner that goes on waits for what its own spool still holds.
+SPOOLED_S = 60.0
+SUITE_FILE = "suite.toml"
+
+
+@dataclass
+class Prepared:
+    """
+    A suite that can be run: its function is found, its cells are made.
+    """
+
+    suite: Suite
+    folder: Path
+    cells: list[Cell]
+    version: str
+    #: The text that it was read from.
+    text: str
+
+
+@dataclass
+class Outcome:
+    """
+    What became of an execution.
+
+    Attributes:
+        rows: Of each trial that was tried, now or in an earlier part.
+        failures: Every failed attempt of this part: its cell's name, and why.
+        is_interrupted: It was stopped before its end, by Ctrl-C.
+        left_count: Trials that were not tried, because it stopped.
+    """
+
+    prepared: Prepared
+    rows: list[TrialRow] = field(default_factory=list)
+    failures: list[tuple[str, CellFailure]] = field(default_factory=list)
+    is_interrupted: bool = False
+    left_count: int = 0
+    seconds: float = 0.0
+
+    @property
+    def finished_count(self) -> int:
+        """
+        Trials that finished.
+        """
+        return sum(row.failure is None for row in self.rows)
+
+    @property
+    def failed_count(self) -> int:
+        """
+        Trials that failed, after all retries.
+        """
+        return sum(row.failure is not None for row in self.rows)
+
+
+def prepare_suite(suite: Suite, folder: Path, *, text: str | None = None) -> Prepared:
+    """
+    Find the suite's function and make its cells.
+
+    Args:
+        suite: What to run.
+        folder: Its own: first on the path of modules.
+        text: What it was read from, kept with its results.
+    Raises:
+        MatrixError: there is no such function, it does not take the parameters, or there is no
+            cell. What the benchmark's own module raises becomes one too.
+    """
+    suite = checked_suite(suite)
+    try:
+        function = find_benchmark(suite.benchmark, folder)
+    except MatrixError:
+        raise
+    except Exception as exc:
+        failure = describe_failure(exc)
+        raise MatrixError(
+            f"benchmark {suite.benchmark!r} cannot be imported: {failure.error_type}: "
+            f"{failure.message}",
+            kind=ErrorKind.BAD_BENCHMARK,
+            traceback=failure.traceback,
+        ) from exc
+    version = source_version(function)
+    cells = make_cells(suite, version=version)
+    for names in {tuple(cell.params): cell for cell in cells}:
+        check_params(function, names, suite.benchmark)
+    return Prepared(suite, folder, cells, version, text or suite_text(suite))
+
+
+def find_last(prepared: Prepared, settings: Settings) -> Execution | None:
+    """
+    The newest execution of the suite, with what its trials came to.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    from allele_mlflow.tracking.reader import open_reader
+
+    with contextlib.closing(open_reader(settings.tracking_uri)) as reader:
+        return last_execution(
+            reader,
+            settings.experiment_prefix + prepared.suite.name,
+            prepared.suite.name,
+            metric_keys=[*prepared.suite.objectives, SECONDS_METRIC],
+        )
+
+
+class SuiteRunner:
+    """
+    One execution of a suite, or the next part of one. Use `run` once.
+
+    Args:
+        prepared: What to run.
+        options: How.
+        settings: Of the logger; cells get the same.
+        view: Told what happens.
+        finish: Called with the outcome and the suite's own logger before that closes: what it logs
+            there is the suite's.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        options: RunOptions,
+        settings: Settings,
+        *,
+        view: SuiteView | None = None,
+        finish: Callable[[Outcome, RunLogger], None] | None = None,
+    ) -> None:
+        self._prepared = prepared
+        self._suite = prepared.suite
+        self._options = options
+        wanted = options.is_tracked
+        is_tracked = settings.auto_experiment_tracking if wanted is None else wanted
+        self._settings = settings
+        self._is_tracked = is_tracked and settings.enabled
+        self._view: SuiteView = view or SilentView()
+        self._finish = finish
+        self._results: queue.SimpleQueue[tuple[Trial, int, Future[bytes]]] = queue.SimpleQueue()
+        self._rows: dict[tuple[str, int], TrialRow] = {}
+        self._outcome = Outcome(prepared)
+        self._futures: set[Future[bytes]] = set()
+        self._is_exclusive = prepared.suite.exclusive or options.is_exclusive
+
+    def run(self) -> Outcome:
+        """
+        Run all there is to run; what became of it. Ctrl-C stops it, and it can be resumed.
+
+        Raises:
+            MatrixError: nothing to go on with, or no such executor.
+            TrackingError: what was there before cannot be read.
+        """
+        cells = self._prepared.cells
+        if self._options.only is not None:
+            cells = select_cells(cells, self._options.only)
+        last = self._find_last()
+        began_s = now_monotonic_s()
+        supervisor.stopping.clear()
+        with contextlib.ExitStack() as closing:
+            if self._is_exclusive:
+                closing.enter_context(hold_machine(self._view.say))
+            executor = open_executor(self._executor_name, self._prepared.folder)
+            closing.callback(self._close, executor)
+            plan = SuitePlan(
+                self._suite,
+                cells,
+                1 if self._is_exclusive else executor.width,
+                past=last.past_trials() if last is not None else {},
+                fails_fast=self._options.fails_fast,
+                only_failed=self._options.retries_failed,
+            )
+            log = self._start_log(executor, last)
+            with self._closing_log(log):
+                self._perform(plan, executor, log)
+                self._conclude(plan, cells, last, began_s)
+                if self._finish is not None:
+                    self._finish(self._outcome, log)
+        return self._outcome
+
+    @property
+    def _executor_name(self) -> str:
+        return self._options.executor or self._suite.executor
+
+    def _find_last(self) -> Execution | None:
+        if not (self._options.is_resumed or self._options.retries_failed):
+            return None
+        if not self._is_tracked:
+            raise MatrixError(
+                "nothing to go on with: the suite is not tracked", kind=ErrorKind.BAD_SUITE
+            )
+        last = find_last(self._prepared, self._settings)
+        if last is not None and self._await_spooled(last.run_uid):
+            last = find_last(self._prepared, self._settings)
+        if last is None and self._options.retries_failed:
+            raise MatrixError(
+                f"suite {self._suite.name!r} has never been run in "
+                f"{self._settings.experiment_prefix}{self._suite.name}: nothing to try again",
+                kind=ErrorKind.BAD_SUITE,
+            )
+        return last
+
+    def _await_spooled(self, execution: str) -> bool:
+        """
+        Have delivered what a killed runner left in this machine's spool; whether there was any.
+        """
+        scope = Path(self._settings.spool_dir) / spool.scope_name()
+        if not spooled_runs(scope, execution):
+            return False
+        self._view.say("waiting for runs of the last execution that are on their way to MLflow")
+        # whoever starts a run starts a sidecar for all that wait
+        with start_logger(self._suite.name, **self._overrides() | {"exit": "detach"}) as log:
+            log.tag(tags.KIND, "resume")
+            await_spooled(scope, execution, timeout_s=SPOOLED_S)
+        return True
+
+    # --- the suite's own run ---------------------------------------------------------------------
+
+    def _start_log(self, executor: CellExecutor, last: Execution | None) -> RunLogger:
+        suite = self._suite
+        log = start_logger(
+            suite.name,
+            run_name=suite.name,
+            run_uid=last.run_uid if last is not None else None,
+            tags={
+                **suite.tags,
+                tags.KIND: tags.RunKind.SUITE,
+                tags.SUITE: suite.name,
+                tags.BENCHMARK: suite.benchmark,
+                tags.BENCHMARK_VERSION: self._prepared.version,
+                tags.EXECUTOR: executor.name,
+                tags.FOLDER: str(self._prepared.folder),
+            },
+            **self._overrides() | {"enabled": self._is_tracked},
+        )
+        if suite.description:
+            log.tag("mlflow.note.content", suite.description)
+        log.params({name: getattr(suite, name) for name in ("repeats", "warm_ups", "seed")})
+        log.params({f"matrix.{name}": values for name, values in suite.matrix.items()})
+        for group in suite.zip:
+            log.params({f"zip.{name}": values for name, values in group.items()})
+        log.param("cells", len(self._prepared.cells))
+        log.text(self._prepared.text, SUITE_FILE)
+        return log
+
+    def _overrides(self) -> dict[str, Any]:
+        """
+        The settings that were said, to say them again in other processes.
+        """
+        said = msgspec.to_builtins(self._settings)
+        names = [name for name, origin in self._settings.origins.items() if origin != "CI"]
+        found = {name: said[name] for name in names}
+        # addresses and folders are relative to where the runner was started
+        found["tracking_uri"] = self._settings.tracking_uri
+        found["spool_dir"] = self._settings.spool_dir
+        if self._settings.experiment_artifact_location is not None:
+            found["artifact_location"] = self._settings.artifact_location
+        return found
+
+    @contextlib.contextmanager
+    def _closing_log(self, log: RunLogger) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as exc:
+            log.__exit__(type(exc), exc, exc.__traceback__)
+            raise
+        if self._outcome.is_interrupted:
+            log._close("KILLED", "KeyboardInterrupt", waits=log.settings.exit == "drain")
+        else:
+            log.close("FINISHED" if self._outcome.finished_count else "FAILED")
+
+    # --- performing the plan ---------------------------------------------------------------------
+
+    def _perform(self, plan: SuitePlan, executor: CellExecutor, log: RunLogger) -> None:
+        handle = log.handle()
+        parent = (handle, None) if executor.is_local else ("", log.run_id)
+        step = plan.next()
+        self._view.begin(
+            Beginning(
+                suite=self._suite.name,
+                cell_count=len(plan.cells),
+                total_count=plan.total_count,
+                reused_count=plan.reused_count,
+                executor=executor.name,
+                width=plan.width,
+                spool_runs=Path(handle).parent if handle else None,
+                is_adaptive=self._suite.adaptive is not None,
+            )
+        )
+        while step is not None:
+            try:
+                if isinstance(step, Submit):
+                    self._submit(step, executor, parent, log)
+                else:
+                    self._await_result(plan, log)
+                step = plan.next()
+            except KeyboardInterrupt:
+                if self._outcome.is_interrupted:
+                    raise
+                self._interrupt(plan, executor)
+                step = WAIT if executor.is_local and self._futures else None
+
+    def _interrupt(self, plan: SuitePlan, executor: CellExecutor) -> None:
+        self._outcome.is_interrupted = True
+        plan.stop()
+        supervisor.stopping.set()
+        running = sum(not future.done() for future in self._futures)
+        if executor.is_local and running:
+            self._view.say(
+                f"interrupted: ending {running} running cells; Ctrl-C again to leave now"
+            )
+
+    def _submit(
+        self,
+        step: Submit,
+        executor: CellExecutor,
+        parent: tuple[str, str | None],
+        log: RunLogger,
+    ) -> None:
+        trial, attempt = step
+        request = self._request(step, executor, parent, log)
+        self._view.submitted(trial, attempt)
+        name = f"{log.run_uid}-{trial.cell.key}-{trial.repeat}-{attempt}"
+        future = executor.submit(encode(request), name=name)
+        self._futures.add(future)
+        future.add_done_callback(lambda done: self._results.put((trial, attempt, done)))
+
+    def _await_result(self, plan: SuitePlan, log: RunLogger) -> None:
+        try:
+            trial, attempt, future = self._results.get(timeout=TICK_S)
+        except queue.Empty:
+            self._view.tick()
+            return
+        self._futures.discard(future)
+        result = self._result_of(trial, attempt, future)
+        is_retried = plan.finished(trial, result)
+        row = row_of(
+            trial.cell,
+            result,
+            seed=repeat_seed(self._suite.seed, trial.repeat),
+            order=trial.order,
+        )
+        if not (self._outcome.is_interrupted and result.failure is not None):
+            self._rows[trial.identity] = row
+            if result.failure is not None:
+                self._outcome.failures.append((trial.cell.name, result.failure))
+        done = sum(one.failure is None for one in self._rows.values())
+        log.metrics({"suite/finished": done, "suite/failed": len(self._rows) - done})
+        self._view.finished(trial, result, is_retried=is_retried, total=plan.total_count)
+
+    def _result_of(self, trial: Trial, attempt: int, future: Future[bytes]) -> CellResult:
+        try:
+            return decode(future.result(), CellResult)
+        except (Exception, CancelledError) as exc:  # noqa: BLE001 - a border: the executor is anybody's; it becomes the trial's failure
+            failure = describe_failure(exc)
+            return CellResult(
+                cell_key=trial.cell.key,
+                repeat=trial.repeat,
+                attempt=attempt,
+                run_uid="",
+                status="failed",
+                failure=CellFailure(
+                    category=failure.category,
+                    error_type=failure.error_type,
+                    message=f"the executor did not carry it: {failure.message}",
+                    fingerprint=failure.fingerprint,
+                    traceback=failure.traceback,
+                ),
+            )
+
+    def _request(
+        self,
+        step: Submit,
+        executor: CellExecutor,
+        parent: tuple[str, str | None],
+        log: RunLogger,
+    ) -> CellRequest:
+        suite, trial = self._suite, step.trial
+        cell, seed = trial.cell, repeat_seed(self._suite.seed, trial.repeat)
+        hash_seed = str(repeat_seed(suite.seed, -1))
+        return CellRequest(
+            suite=suite.name,
+            benchmark=suite.benchmark,
+            folder=str(self._prepared.folder),
+            cell=cell.name,
+            cell_key=cell.key,
+            params=dict(cell.params),
+            seed=seed,
+            repeat=trial.repeat,
+            attempt=step.attempt,
+            warm_ups=suite.warm_ups,
+            experiment=suite.name,
+            settings=self._overrides() | {"log_level": "error"},
+            parent=parent[0],
+            parent_run_id=parent[1],
+            correlation_id=getattr(log, "correlation_id", ""),
+            tags={
+                **suite.tags,
+                tags.KIND: tags.RunKind.CELL,
+                tags.SUITE: suite.name,
+                tags.EXECUTION: log.run_uid,
+                tags.CELL: cell.name,
+                tags.CELL_KEY: cell.key,
+                tags.PARAMS_HASH: cell.params_hash,
+                tags.REPEAT: str(trial.repeat),
+                tags.ATTEMPT: str(step.attempt),
+                tags.SEED: str(seed),
+                tags.ORDER: str(trial.order),
+                tags.BENCHMARK: suite.benchmark,
+                tags.BENCHMARK_VERSION: self._prepared.version,
+                tags.EXECUTOR: executor.name,
+                tags.CONCURRENCY: str(min(executor.width, len(self._prepared.cells))),
+                tags.HASH_SEED: hash_seed,
+                tags.FOLDER: str(self._prepared.folder),
+            },
+            is_tracked=self._is_tracked,
+            objectives=list(suite.objectives),
+            artifacts=suite.artifacts,
+            alerts=suite.alerts,
+            timeout_s=suite.timeout_s,
+            memory_limit_bytes=suite.memory_limit_bytes,
+            hash_seed=hash_seed,
+        )
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    def _conclude(
+        self, plan: SuitePlan, cells: Sequence[Cell], last: Execution | None, began_s: float
+    ) -> None:
+        outcome = self._outcome
+        rows = self._reused_rows(last) | self._rows
+        place = {cell.key: number for number, cell in enumerate(self._prepared.cells)}
+        outcome.rows = sorted(rows.values(), key=lambda row: (place[row.cell.key], row.repeat))
+        tried = sum(identity in rows for identity in self._planned(cells))
+        outcome.left_count = len(cells) * self._suite.repeats - tried if plan.is_stopped else 0
+        outcome.seconds = now_monotonic_s() - began_s
+
+    def _planned(self, cells: Sequence[Cell]) -> Iterator[tuple[str, int]]:
+        for cell in cells:
+            for repeat in range(self._suite.repeats):
+                yield cell.key, repeat
+
+    def _reused_rows(self, last: Execution | None) -> dict[tuple[str, int], TrialRow]:
+        cells = {cell.key: cell for cell in self._prepared.cells}
+        found: dict[tuple[str, int], TrialRow] = {}
+        for run in last.runs if last is not None else ():
+            identity = run.cell_key, run.repeat
+            if run.cell_key in cells and run.is_finished and identity not in found:
+                found[identity] = TrialRow(
+                    cell=cells[run.cell_key],
+                    repeat=run.repeat,
+                    attempt=run.attempt,
+                    seed=repeat_seed(self._suite.seed, run.repeat),
+                    metrics={k: v for k, v in run.metrics.items() if k != SECONDS_METRIC},
+                    run_uid=run.run_uid,
+                    run_id=run.run_id,
+                    seconds=run.metrics.get(SECONDS_METRIC),
+                    is_reused=True,
+                )
+        return found
+
+    def _close(self, executor: CellExecutor) -> None:
+        is_waiting = not self._outcome.is_interrupted or (executor.is_local and not self._futures)
+        with contextlib.suppress(AlleleMlflowError):
+            executor.close(waits=is_waiting)

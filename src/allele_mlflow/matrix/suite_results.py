@@ -1,0 +1,314 @@
+"""
+What a suite leaves in its own run: results, errors, environment, figures, a report.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import statistics
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+import pandas as pd
+
+from allele_mlflow.clock import now_ns
+from allele_mlflow.environment.taking import take_environment
+from allele_mlflow.errors import TrackingError
+from allele_mlflow.matrix import tags
+from allele_mlflow.matrix.history import await_spooled
+from allele_mlflow.matrix.results import errors_document, group_failures, results_frame
+from allele_mlflow.matrix.runner import Outcome, Prepared
+from allele_mlflow.reports.figures import convergence, objective_by_cell
+from allele_mlflow.reports.html import suite_markdown, suite_report
+from allele_mlflow.reports.summary import FailureGroup, Objective, SuiteSummary
+from allele_mlflow.run_logger import RunLogger
+from allele_mlflow.settings import Settings
+
+REPORT_FILE = "report.html"
+#: Readings that the figure of convergence is made of, at most.
+MOST_READINGS = 1_000_000
+
+
+@dataclass
+class Published:
+    """
+    Where a suite's results are.
+
+    Attributes:
+        experiment: Its full name; empty where nothing was tracked.
+        run_url, report: Where a person finds the suite's run and its report.
+        is_complete: All is in MLflow.
+        pending: Records that wait, of the suite and of its cells, and where.
+    """
+
+    experiment: str = ""
+    run_id: str | None = None
+    run_url: str | None = None
+    report: str | None = None
+    is_complete: bool = True
+    waiting_runs: int = 0
+    lost_count: int = 0
+    spool: Path | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """
+        What a person is told at the end.
+        """
+        if not self.experiment:
+            return ["not tracked: nothing of this is in MLflow (--track)"]
+        found = [f"experiment {self.experiment}, run {self.run_url or self.run_id or '-'}"]
+        if self.report is not None:
+            found.append(f"report: {self.report}")
+        if not self.is_complete:
+            found.append(
+                f"not all is in MLflow yet: it waits in {self.spool}; "
+                f"allele-mlflow sync {self.spool}"
+            )
+        if self.lost_count:
+            found.append(f"{self.lost_count:,} records were lost: allele-mlflow rejected")
+        return found + self.notes
+
+
+class SuiteResults:
+    """
+    Publishes the outcome of one execution. `publish` is for `SuiteRunner(finish=)`.
+    """
+
+    def __init__(self, prepared: Prepared, settings: Settings) -> None:
+        self._prepared = prepared
+        self._settings = settings
+        self._log: RunLogger | None = None
+        self._waiting = 0
+        self._notes: list[str] = []
+        self._started_ns = now_ns()
+
+    def publish(self, outcome: Outcome, log: RunLogger) -> None:
+        """
+        Log everything that the trials add up to.
+        """
+        if not log.handle():
+            return
+        self._log = log
+        frame = results_frame(outcome.rows)
+        log.table(frame, "results.csv")
+        if outcome.failures:
+            log.json(errors_document(outcome.failures), "errors.json")
+        self._log_summary(outcome, log)
+        self._waiting = await_spooled(
+            Path(log.handle()).parent.parent, log.run_uid, timeout_s=log.settings.exit_timeout_s
+        )
+        self._log_report(outcome, frame, log)
+
+    def published(self) -> Published:
+        """
+        Where everything is, once the suite's logger is closed.
+        """
+        if self._log is None:
+            return Published()
+        report = self._log.close()
+        found = Published(
+            experiment=report.experiment,
+            run_id=report.run_id,
+            run_url=report.run_url,
+            is_complete=report.is_complete and not self._waiting,
+            waiting_runs=self._waiting,
+            lost_count=report.ledger.lost,
+            spool=report.spool,
+            notes=self._notes,
+        )
+        if report.is_complete and report.run_id is not None:
+            found.report = self._find_report(report.run_id)
+        return found
+
+    def document(self, outcome: Outcome) -> dict[str, Any]:
+        """
+        The results as `--json` shows them.
+        """
+        published = self.published()
+        frame = results_frame(outcome.rows)
+        return {
+            "suite": self._prepared.suite.name,
+            "experiment": published.experiment,
+            "run_id": published.run_id,
+            "run_url": published.run_url,
+            "report": published.report,
+            "is_complete": published.is_complete,
+            "finished": outcome.finished_count,
+            "failed": outcome.failed_count,
+            "not_run": outcome.left_count,
+            "interrupted": outcome.is_interrupted,
+            "seconds": outcome.seconds,
+            "errors": errors_document(outcome.failures),
+            "results": [_plain(row) for row in frame.to_dict("records")],
+        }
+
+    # --- inner -----------------------------------------------------------------------------------
+
+    def _log_summary(self, outcome: Outcome, log: RunLogger) -> None:
+        numbers = {
+            "suite/finished": outcome.finished_count,
+            "suite/failed": outcome.failed_count,
+            "suite/seconds": outcome.seconds,
+        }
+        finished = [row for row in outcome.rows if row.failure is None]
+        for name in self._prepared.suite.objectives:
+            values = [row.metrics[name] for row in finished if name in row.metrics]
+            values = [value for value in values if math.isfinite(value)]
+            if values:
+                numbers[f"objective/{name}/median"] = statistics.median(values)
+                numbers[f"objective/{name}/min"] = min(values)
+                numbers[f"objective/{name}/max"] = max(values)
+        log.metrics(numbers)
+        log.tags(
+            {
+                "allele.suite.finished": outcome.finished_count,
+                "allele.suite.failed": outcome.failed_count,
+                "allele.suite.not_run": outcome.left_count,
+            }
+        )
+
+    def _log_report(self, outcome: Outcome, frame: pd.DataFrame, log: RunLogger) -> None:
+        summary = self._summary(outcome, frame, log)
+        for objective in summary.objectives:
+            file = objective.name.replace("/", "_")
+            options = {"unit": objective.unit}
+            figure = objective_by_cell(
+                frame, objective.name, direction=objective.direction, **options
+            )
+            log.figure(figure, f"figures/{file}_by_cell.html")
+            if len(summary.history):
+                readings = summary.history[summary.history["key"] == objective.name]
+                if len(readings):
+                    figure = convergence(readings, objective=objective.name, **options)
+                    log.figure(figure, f"figures/{file}_convergence.html")
+        log.text(suite_report(summary), REPORT_FILE)
+        log.text(suite_markdown(summary), "report.md")
+
+    def _summary(self, outcome: Outcome, frame: pd.DataFrame, log: RunLogger) -> SuiteSummary:
+        suite = self._prepared.suite
+        environment = take_environment(self._prepared.folder)
+        log.json(msgspec.to_builtins(environment), "environment.json")
+        if environment.commit:
+            log.tag(tags.COMMIT, environment.commit)
+        log.tag(tags.ENVIRONMENT, environment.identity)
+        notes = [*self._notes]
+        if outcome.is_interrupted:
+            notes.append("The execution was interrupted: some trials are missing.")
+        return SuiteSummary(
+            suite=suite.name,
+            execution=log.run_uid,
+            started_at=datetime.fromtimestamp(self._started_ns / 1e9, tz=UTC),
+            ended_at=datetime.fromtimestamp(now_ns() / 1e9, tz=UTC),
+            where=", ".join(dict.fromkeys(row.host for row in outcome.rows if row.host)),
+            objectives=tuple(
+                Objective(name, facts.unit, facts.direction)
+                for name, facts in suite.objectives.items()
+            ),
+            results=frame,
+            history=self._history(outcome, frame),
+            failures=tuple(
+                FailureGroup(
+                    group.category.value,
+                    group.fingerprint,
+                    group.count,
+                    f"{group.error_type}: {group.message}",
+                    tuple(group.cells),
+                )
+                for group in group_failures(outcome.failures)
+            ),
+            planned_count=len(outcome.rows) + outcome.left_count,
+            settings={
+                "benchmark": suite.benchmark,
+                "repeats": suite.repeats,
+                "warm-ups": suite.warm_ups,
+                "seed": suite.seed,
+                "time-out": suite.timeout_s,
+                "executor": suite.executor,
+            },
+            environment=environment.lines() if hasattr(environment, "lines") else {},
+            notes=tuple(notes),
+        )
+
+    def _history(self, outcome: Outcome, frame: pd.DataFrame) -> pd.DataFrame:
+        """
+        The readings of the objectives, of all trials that are in MLflow.
+        """
+        from allele_mlflow.tracking.reader import open_reader
+
+        objectives = list(self._prepared.suite.objectives)
+        assert self._log is not None
+        if not objectives or self._settings.is_offline:
+            return pd.DataFrame()
+        try:
+            with contextlib.closing(open_reader(self._settings.tracking_uri)) as reader:
+                runs = reader.runs(
+                    with_tags={tags.EXECUTION: self._log.run_uid},
+                    tag_keys=["allele.run_uid"],
+                    param_keys=[],
+                    metric_keys=[],
+                )
+                ids = dict(zip(runs.tags["value"], runs.tags["run_id"], strict=True))
+                frame["run_id"] = [ids.get(uid) for uid in frame["run_uid"]]
+                wanted = frame[frame["run_id"].notna()].set_index("run_id")
+                pages, count = [], 0
+                for page in reader.history(list(wanted.index), objectives):
+                    pages.append(page)
+                    count += len(page)
+                    if count >= MOST_READINGS:
+                        self._notes.append(
+                            f"The figure of convergence is of the first {count:,} readings."
+                        )
+                        break
+        except TrackingError as exc:
+            self._notes.append(f"No figure of convergence: {exc}")
+            return pd.DataFrame()
+        if not pages:
+            return pd.DataFrame()
+        readings = pd.concat(pages, ignore_index=True)
+        return readings.join(wanted[["cell", "cell_key", "repeat"]], on="run_id")
+
+    def _find_report(self, run_id: str) -> str | None:
+        """
+        Path or address of the report of a run that is in MLflow.
+        """
+        from allele_mlflow.tracking.reader import open_reader
+
+        try:
+            with contextlib.closing(open_reader(self._settings.tracking_uri)) as reader:
+                runs = reader.runs(
+                    with_tags={"allele.run_uid": self._log.run_uid if self._log else ""},
+                    tag_keys=[],
+                    param_keys=[],
+                    metric_keys=[],
+                ).runs
+        except TrackingError:
+            return None
+        for found, uri in zip(runs["run_id"], runs["artifact_uri"], strict=True):
+            if found == run_id:
+                return report_place(uri)
+        return None
+
+
+def report_place(artifact_uri: str) -> str:
+    """
+    Where the report lies below a run's artifacts: a path where that is a folder of this machine.
+    """
+    parts = urlsplit(artifact_uri)
+    if parts.scheme in ("", "file"):
+        return f"{unquote(parts.path) if parts.scheme else artifact_uri}/{REPORT_FILE}"
+    return f"{artifact_uri}/{REPORT_FILE}"
+
+
+def _plain(row: dict[Any, Any]) -> dict[str, Any]:
+    """
+    A row without what JSON has no word for.
+    """
+    return {
+        str(name): None if value is None or value != value else value for name, value in row.items()
+    }

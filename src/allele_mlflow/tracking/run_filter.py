@@ -1,0 +1,34 @@
+"""
+Runs with certain tags, in the language of MLflow's `search_runs`. Pure.
+
+That language has quotes and no escapes: of `'it''s'` it makes `it''s`, and a backslash before the
+last quote swallows the quote. So what cannot be written in it is asked for by less, and whoever
+asks compares what comes back.
+
+Source: utils/search_utils.py of MLflow 3.17 (`_strip_quotes`), keywords.py of sqlparse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+def filter_of_tags(wanted: Mapping[str, str]) -> str:
+    """
+    A filter that lets through every run that has all of these tags with these values.
+
+    It may let through others as well: those whose value of a tag is another, where the wanted one
+    cannot be written, or where a store does not tell upper from lower case.
+
+    Args:
+        wanted: Keys that MLflow takes (`check_key`: no quote, no backtick), and any values.
+    """
+    return " AND ".join(f"tags.`{key}` {_condition(value)}" for key, value in wanted.items())
+
+
+def _condition(value: str) -> str:
+    if value.isprintable() and "\\" not in value:
+        for quote in ("'", '"'):
+            if quote not in value:
+                return f"= {quote}{value}{quote}"
+    return "!= ''"  # it is there, and the wanted value is not empty: it has what cannot be written
