@@ -36,7 +36,7 @@ from allele_mlflow.units import Direction
 MOST_CELLS = 200
 MOST_CURVES = 8
 
-_WIDE_NAME, _NARROW_NAME, _HOVER_NAME = 44, 16, 120
+_WIDE_NAME, _NARROW_NAME, _MEDIAN_NAME = 44, 16, 160
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "4px,2px", "1px,4px")
 _SHAPES = (
@@ -212,12 +212,17 @@ def _medians_trace(points: pd.DataFrame, theme: _Theme) -> go.Scatter:
         name="median",
         marker={
             "symbol": "line-ns",
-            "size": 17,
+            "size": 17 if len(medians) <= 50 else 12,
             "color": theme.ink,
             "line": {"width": 3, "color": theme.ink},
         },
         hovertext=[
-            _hover(names[row], f"median of {counts[row]}", write_number(median))
+            _hover(
+                names[row],
+                f"median of {counts[row]}",
+                write_number(median),
+                most_characters=_MEDIAN_NAME,
+            )
             for row, median in medians.items()
         ],
         hoverinfo="text",
@@ -263,8 +268,8 @@ def _category(category: object) -> str:
     return clean(category) if isinstance(category, str) else ""
 
 
-def _hover(name: object, *parts: str) -> str:
-    words = [shorten(clean(name), _HOVER_NAME), *(part for part in parts if part)]
+def _hover(name: object, *parts: str, most_characters: int = _WIDE_NAME) -> str:
+    words = [shorten(clean(name), most_characters), *(part for part in parts if part)]
     return "<br>".join(html.escape(word, quote=False) for word in words)
 
 

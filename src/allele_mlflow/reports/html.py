@@ -8,10 +8,10 @@ passes Jinja's escaping; the file's own policy (CSP) forbids it to load or send 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import jinja2
 import pandas as pd
@@ -22,8 +22,13 @@ from allele_mlflow.reports.figures import convergence, objective_by_cell, plotly
 from allele_mlflow.reports.summary import Objective, SuiteSummary, ordered_cells, outcomes_of
 from allele_mlflow.reports.wording import MISSING
 
-#: What the figures of one report may weigh; with plotly.js, it stays under 6 MB.
-FIGURES_BYTES_MAX = 700_000
+#: What a report may weigh, plotly.js and all, and what of it may be tables.
+REPORT_BYTES_MAX = 5_900_000
+_TABLES_BYTES_MAX = 600_000
+#: Rows of a table: the first of these with which all tables fit.
+_ROW_COUNTS = (tables.MOST_ROWS, 200, 80, 30)
+#: Of the page around a figure.
+_FRAME_BYTES = 2000
 #: What a dark page changes in a trace: looks, never data.
 _LOOKS = ("marker", "line", "fillcolor", "hoverlabel")
 
@@ -40,16 +45,8 @@ class PageFigure:
     data: Markup
 
 
-@dataclass(frozen=True)
-class ObjectiveSection:
-    """
-    One objective's table and figures. `note` says which figures were left out, and why.
-    """
-
-    title: str
-    table: tables.Table
-    figures: tuple[PageFigure, ...]
-    note: str
+#: An objective's figures; None for one that was left out.
+Figures: TypeAlias = tuple[PageFigure | None, ...]
 
 
 def suite_report(summary: SuiteSummary) -> str:
@@ -59,49 +56,67 @@ def suite_report(summary: SuiteSummary) -> str:
     Raises:
         ValueError: a frame lacks a column, or a moment its time zone.
 
-    Cost: plotly.js is in it, so under 6 MB whatever the suite's size; tables and figures are
-    bounded, and say so where they leave something out.
+    Cost: plotly.js is in it, so some 5 MB, and under 6 MB whatever the suite's size: tables and
+    figures are bounded, and say so where they leave something out.
     """
-    sections = tuple(_sections_of(summary))
-    has_figures = any(section.figures for section in sections)
-    return (
-        _environment()
-        .get_template("suite.html")
-        .render(
-            name=tables.name_of(summary),
-            headline=tables.headline_of(summary),
-            notes=tables.notes_of(summary),
-            cells=tables.cells_table(summary),
-            sections=sections,
-            failures=tables.failures_table(summary),
-            parameters=tables.parameters_table(summary),
-            settings=tables.pairs_table(summary.settings),
-            environment=tables.pairs_table(summary.environment),
-            links=tables.links_table(summary),
-            missing=MISSING,
-            plotly=Markup(plotly_script()) if has_figures else "",
-        )
-    )
+    for most_rows in _ROW_COUNTS:
+        page = _tables_of(summary, most_rows)
+        plain = _render(page, [()] * len(summary.objectives), script="")
+        if len(plain.encode()) <= _TABLES_BYTES_MAX:
+            break
+    script = plotly_script()
+    left_bytes = REPORT_BYTES_MAX - len(plain.encode()) - len(script.encode())
+    chosen = list(_choose_figures(summary, left_bytes))
+    return _render(page, chosen, script) if any(chosen) else plain
 
 
-def _sections_of(summary: SuiteSummary) -> Iterator[ObjectiveSection]:
-    left_bytes = FIGURES_BYTES_MAX
+def _tables_of(summary: SuiteSummary, most_rows: int) -> dict[str, Any]:
+    """
+    All that a page says without its figures.
+    """
+    page = {
+        "cells": tables.cells_table(summary),
+        "failures": tables.failures_table(summary),
+        "parameters": tables.parameters_table(summary),
+        "settings": tables.pairs_table(summary.settings),
+        "environment": tables.pairs_table(summary.environment),
+        "links": tables.links_table(summary),
+    }
+    return {
+        "name": tables.name_of(summary),
+        "headline": tables.headline_of(summary),
+        "notes": tables.notes_of(summary),
+        "objectives": [
+            (tables.title_of(one), tables.objective_table(summary, one).bounded(most_rows))
+            for one in summary.objectives
+        ],
+        "missing": MISSING,
+        **{name: table.bounded(most_rows) for name, table in page.items()},
+    }
+
+
+def _render(page: dict[str, Any], figures: Sequence[Figures], script: str) -> str:
+    sections = [
+        (title, table, chosen)
+        for (title, table), chosen in zip(page["objectives"], figures, strict=True)
+    ]
+    template = _environment().get_template("suite.html")
+    return template.render(**page, sections=sections, plotly=Markup(script))
+
+
+def _choose_figures(summary: SuiteSummary, left_bytes: int) -> Iterator[Figures]:
+    """
+    The figures of each objective; None stands for one that would make the file too large.
+    """
     for objective in summary.objectives:
-        chosen, left_out_count = [], 0
+        chosen: list[PageFigure | None] = []
         for light, dark in _figures_of(summary, objective):
             figure = _page_figure(light, dark)
-            size_bytes = len(figure.data.encode())
-            if size_bytes > left_bytes:
-                left_out_count += 1
-                continue
-            left_bytes -= size_bytes
-            chosen.append(figure)
-        yield ObjectiveSection(
-            tables.title_of(objective),
-            tables.objective_table(summary, objective),
-            tuple(chosen),
-            f"{left_out_count} more would make this file too large." if left_out_count else "",
-        )
+            size_bytes = len(figure.data.encode()) + _FRAME_BYTES
+            is_small = size_bytes <= left_bytes
+            left_bytes -= size_bytes if is_small else 0
+            chosen.append(figure if is_small else None)
+        yield tuple(chosen)
 
 
 def _figures_of(summary: SuiteSummary, objective: Objective) -> Iterator[tuple[Any, Any]]:

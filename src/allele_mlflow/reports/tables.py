@@ -7,7 +7,7 @@ All is plain text in one line each, bounded in length and number; who writes it 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from allele_mlflow.reports.summary import (
     CellRow,
@@ -32,7 +32,7 @@ from allele_mlflow.reports.wording import (
 #: Rows of a table, cells named with a failure, characters of a text: at most.
 MOST_ROWS = 500
 _MOST_NAMED_CELLS = 8
-_LONGEST_NAME, _LONGEST_TEXT = 200, 600
+_LONGEST_NAME, _LONGEST_TEXT, _LONGEST_ADDRESS = 200, 600, 2000
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,28 @@ class Column:
 @dataclass(frozen=True)
 class Table:
     """
-    Rows of text. `note` says what was left out, empty where nothing was.
+    Rows of text: of `row_count` things, called `noun`, those that are shown.
     """
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]
-    note: str = ""
+    row_count: int
+    noun: str
+
+    @property
+    def note(self) -> str:
+        """
+        What was left out; empty where nothing was.
+        """
+        if len(self.rows) == self.row_count:
+            return ""
+        return f"The first {len(self.rows)} of {self.row_count} {self.noun}."
+
+    def bounded(self, most_rows: int) -> Table:
+        """
+        The same with at most so many rows.
+        """
+        return replace(self, rows=self.rows[:most_rows])
 
 
 def headline_of(summary: SuiteSummary) -> list[tuple[str, str]]:
@@ -198,7 +214,9 @@ def links_table(summary: SuiteSummary) -> Table:
     """
     Names and addresses, as text.
     """
-    rows = [(_name(one.text), clean(one.address)) for one in summary.links]
+    rows = [
+        (_name(one.text), shorten(clean(one.address), _LONGEST_ADDRESS)) for one in summary.links
+    ]
     return _bounded((Column("What"), Column("Address")), rows, "links")
 
 
@@ -228,8 +246,7 @@ def _cells_in_words(cells: Sequence[str]) -> str:
 
 
 def _bounded(columns: tuple[Column, ...], rows: Sequence[tuple[str, ...]], noun: str) -> Table:
-    note = f"The first {MOST_ROWS} of {len(rows)} {noun}." if len(rows) > MOST_ROWS else ""
-    return Table(columns, tuple(rows[:MOST_ROWS]), note)
+    return Table(columns, tuple(rows), len(rows), noun).bounded(MOST_ROWS)
 
 
 def _name(value: object) -> str:
