@@ -25,7 +25,8 @@ from allele_mlflow.matrix.history import await_spooled
 from allele_mlflow.matrix.results import errors_document, group_failures, results_frame
 from allele_mlflow.matrix.runner import Outcome, Prepared
 from allele_mlflow.reports.figures import convergence, objective_by_cell
-from allele_mlflow.reports.html import suite_markdown, suite_report
+from allele_mlflow.reports.html import suite_report
+from allele_mlflow.reports.markdown import suite_markdown
 from allele_mlflow.reports.summary import FailureGroup, Objective, SuiteSummary
 from allele_mlflow.run_logger import RunLogger
 from allele_mlflow.settings import Settings
