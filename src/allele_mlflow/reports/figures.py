@@ -319,7 +319,7 @@ def _break(name: str, lines: int) -> list[str]:
 
 
 def _lay_out_values(figure: go.Figure, values: pd.Series, title: str, has_margin: bool) -> None:
-    is_wide = len(values) > 0 and values.min() > 0 and values.max() / values.min() > _WIDE_SPAN
+    is_wide = len(values) > 0 and values.min() > 0 and values.max() > _WIDE_SPAN * values.min()
     end = 1 - _MARGIN_SHARE if has_margin else 1
     figure.update_layout(
         xaxis={
