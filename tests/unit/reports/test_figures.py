@@ -173,7 +173,7 @@ def test_hostile_names_are_text() -> None:
             spec["layout"]["meta"].pop(part)
         text = json.dumps(spec, ensure_ascii=False)
         assert "&lt;script&gt;" in text
-        for mark in ("<script", "<b>", "<i>", "\u202e", "hovertemplate", "texttemplate"):
+        for mark in ("<script", "<b>", "<i>", "\u202e", "%{", "hovertemplate", "texttemplate"):
             assert mark not in text
 
 
