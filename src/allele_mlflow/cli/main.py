@@ -14,6 +14,7 @@ from allele_mlflow.cli.alerts import alerts
 from allele_mlflow.cli.doctor import doctor
 from allele_mlflow.cli.drill import drill
 from allele_mlflow.cli.exit_codes import ExitCode
+from allele_mlflow.cli.import_results import import_command
 from allele_mlflow.cli.output import complain, leave, prepare_streams
 from allele_mlflow.cli.rejected import rejected
 from allele_mlflow.cli.reproduce import reproduce
@@ -36,6 +37,7 @@ def commands() -> None:
 commands.add_command(alerts)
 commands.add_command(doctor)
 commands.add_command(drill)
+commands.add_command(import_command)
 commands.add_command(rejected)
 commands.add_command(reproduce)
 commands.add_command(run)
