@@ -32,7 +32,9 @@ Standard library only, and little of it at import: the benchmark's process loads
 
 from __future__ import annotations
 
+import builtins
 import errno
+import re
 from collections.abc import Iterator
 from enum import StrEnum
 from types import CodeType, ModuleType
@@ -131,6 +133,11 @@ _CATEGORY_BY_MESSAGE: tuple[tuple[str, Category], ...] = (
 )
 _OPEN_TO_MESSAGE = (Category.UNKNOWN, Category.CONFIGURATION)
 _LIBRARY_MESSAGES = ("cannot open shared object", "image not found", "undefined symbol")
+#: "package.SomeError: ..."; no compiled pattern, for few programs ever need it.
+_BEGINS_WITH_CLASS = (
+    r"\s*((?:[A-Za-z_]\w*\.)*(?:[A-Z]\w*(?:Error|Exception|Interrupt|Exit)|Timeout|TimeoutExpired))"
+    r"(?=[:(]|\s*\Z)"
+)
 
 
 def categorise(exc: BaseException) -> Category:
@@ -145,6 +152,26 @@ def categorise(exc: BaseException) -> Category:
         if category is not Category.UNKNOWN:
             return category
     return Category.UNKNOWN
+
+
+def categorise_text(text: str) -> tuple[Category, str]:
+    """
+    The category and type of an error of which only its text is left, such as
+    "requests.exceptions.Timeout: no answer": by the class that it begins with, else by what it
+    speaks of. The type is empty where it names none.
+    """
+    found = re.match(_BEGINS_WITH_CLASS, text)
+    name = found[1] if found is not None else ""
+    builtin = getattr(builtins, name, None)
+    if isinstance(builtin, type) and issubclass(builtin, BaseException):
+        category: Category | None = _category_by_class(builtin)
+    else:
+        category = CATEGORY_BY_CLASS.get(name.rpartition(".")[2])
+    if category is None or category in _OPEN_TO_MESSAGE:
+        message = text[:TEXT_LIMIT_BYTES].lower()
+        known = next((hit for piece, hit in _CATEGORY_BY_MESSAGE if piece in message), None)
+        category = known or category or Category.UNKNOWN
+    return category, name
 
 
 def fingerprint(exc: BaseException) -> str:
