@@ -350,8 +350,8 @@ def test_store_that_is_away_keeps_nobody_from_measuring(place: Place) -> None:
 
 def test_reproduced_from_mlflow_alone(place: Place) -> None:
     """
-    A run is run again with its parameters and seed: the same objective is exit code 0; where the code
-    gives another one, 1, and it says so. No run is added.
+    A run is run again with its parameters and seed: the same objective is exit code 0; where the
+    code gives another one, 1, and it says so. No run is added.
     """
     suite = place.write("again.toml", "repeats = 2\n[matrix]\nnumber = [3]")
     assert place.run("run", str(suite)).returncode == 0
