@@ -88,8 +88,8 @@ def run(
     if dry_run:
         _show_plan(prepared, options, settings, as_json=as_json)
         return
-    results = SuiteResults(prepared, settings)
     with _terminated_as_interrupted(), open_view(prepared.suite, is_quiet=quiet or as_json) as view:
+        results = SuiteResults(prepared, settings, tick=view.tick)
         runner = SuiteRunner(prepared, options, settings, view=view, finish=results.publish)
         outcome = runner.run()
     published = results.published()

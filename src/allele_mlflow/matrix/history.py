@@ -4,7 +4,7 @@ What MLflow knows of a suite: its executions, and what became of their trials. F
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -142,7 +142,13 @@ def seconds_by_cell(runs: Sequence[PastRun]) -> dict[str, float]:
     return {key: total / count for key, (total, count) in sums.items()}
 
 
-def await_spooled(scope: Path, told: Mapping[str, str], *, timeout_s: float) -> int:
+def await_spooled(
+    scope: Path,
+    told: Mapping[str, str],
+    *,
+    timeout_s: float,
+    tick: Callable[[], None] = lambda: None,
+) -> int:
     """
     Wait until what this machine's spool holds of certain runs is in MLflow.
 
@@ -150,12 +156,14 @@ def await_spooled(scope: Path, told: Mapping[str, str], *, timeout_s: float) -> 
         scope: Of the spool; somebody delivers from it.
         told: Tags of the runs.
         timeout_s: Longest wait.
+        tick: Called while it waits.
     Returns:
         How many runs still wait.
     """
     deadline_s = now_monotonic_s() + timeout_s
     waiting = list(spooled_runs(scope, told))
     while waiting and now_monotonic_s() < deadline_s:
+        tick()
         pause_s(_POLL_S)
         waiting = [folder for folder in waiting if folder.exists()]
     return len(waiting)

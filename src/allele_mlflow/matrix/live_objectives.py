@@ -38,14 +38,16 @@ class LiveObjectives:
 
     def latest(self, trial: Trial, attempt: int, metrics: list[str] | None) -> dict[str, float]:
         """
-        The newest reading of each of these metrics, of all by default, as far as there is one.
+        The newest reading of each of these metrics, or where there is none of any, of the first
+        that there are.
         """
         self._look()
         folder = self._folders.get((trial.cell.key, trial.repeat, attempt))
         view = self._view_of(folder) if folder is not None else None
         if view is None:
             return {}
-        wanted = metrics or [key for key in view.keys if not view.keys[key].is_resource][:MOST_KEYS]
+        own = [key for key in view.keys if not view.keys[key].is_resource][:MOST_KEYS]
+        wanted = [name for name in metrics or () if name in view.keys] or own
         found = {name: view.last(name) for name in wanted}
         return {name: value for name, value in found.items() if value is not None}
 

@@ -179,7 +179,7 @@ class SuiteRunner:
                 tags.EXECUTOR: executor.name,
                 tags.FOLDER: str(self._prepared.folder),
             },
-            **self._overrides() | {"enabled": self._is_tracked},
+            **self._overrides() | {"enabled": self._is_tracked, "log_level": "error"},
         )
         if suite.description:
             log.tag("mlflow.note.content", suite.description)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import math
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -87,8 +88,15 @@ class SuiteResults:
     Publishes the outcome of one execution. `publish` is for `SuiteRunner(finish=)`.
     """
 
-    def __init__(self, prepared: Prepared, settings: Settings) -> None:
+    def __init__(
+        self,
+        prepared: Prepared,
+        settings: Settings,
+        *,
+        tick: Callable[[], None] = lambda: None,
+    ) -> None:
         self._prepared = prepared
+        self._tick = tick
         self._settings = settings
         self._log: RunLogger | None = None
         self._waiting = 0
@@ -111,6 +119,7 @@ class SuiteResults:
             Path(log.handle()).parent.parent,
             {tags.EXECUTION: log.run_uid},
             timeout_s=log.settings.exit_timeout_s,
+            tick=self._tick,
         )
         self._log_report(outcome, frame, log)
 
