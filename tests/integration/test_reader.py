@@ -17,7 +17,7 @@ import pytest
 from mlflow.entities import Metric, Param, RunTag
 
 from allele_mlflow.errors import PermanentTrackingError, TrackingError
-from allele_mlflow.tracking import client_reader
+from allele_mlflow.tracking import client_reader, sql_reader
 from allele_mlflow.tracking import reader as reading
 from allele_mlflow.tracking.client_reader import ClientReader
 from allele_mlflow.tracking.frames import HISTORY, READINGS, RUNS, Reader
@@ -33,7 +33,7 @@ SPECIAL = [math.nan, math.inf, -math.inf, 5e-324, 1e308]
 HOSTILE = [
     *("evolution", "EVOLUTION", " evolution", "evolution 2", "evolutio_", "%", "100 %"),
     *("it's", 'a "b"', "both ' and \"", "x' OR '1'='1", "'", '"', "`k`"),
-    *("a\\", "\\' \"", "a;b -- c /* d", "first\nsecond", "tab\t", "naïve ☃ 𐍈", ":key_0"),
+    *("a\\", "\\' \"", "a;b -- c /* d", "first\nsecond", "tab\t", "naïve ☃ 🧬", ":key_0"),
 ]
 
 
@@ -194,35 +194,70 @@ def test_histories_come_back_whole(opened: tuple[Reader, Written], page_rows: in
             assert list(long.timestamp_ms[long.step == 3]) == [4999, 5003]
 
 
-def test_what_is_not_asked_for_does_not_come(opened: tuple[Reader, Written]) -> None:
-    """Keys of tags, params and metrics narrow each frame, an empty list empties it."""
+@pytest.mark.parametrize("value", HOSTILE, ids=ascii)
+def test_tag_finds_exactly_its_runs(opened: tuple[Reader, Written], value: str) -> None:
+    """A tag's value finds its own run alone, whatever quotes, wildcards or letters are in it."""
     reader, written = opened
-    whole = reader.runs([written.experiment_id])
-    found = reader.runs(
-        [written.experiment_id], tag_keys=["ü"], param_keys=[], metric_keys=["long"]
-    )
-    assert list(found.runs.run_id) == list(whole.runs.run_id)
-    assert set(found.tags.key) == {"ü"}
-    assert len(found.tags) == len(whole.tags[whole.tags.key == "ü"])
+    found = reader.runs([written.tagged_experiment_id], with_tags={"allele.suite": value})
+    assert list(found.runs.run_id) == [written.tagged[HOSTILE.index(value)]]
+    assert set(found.tags.value[found.tags.key == "allele.suite"]) == {value}
+
+
+def test_tags_must_all_be_there(opened: tuple[Reader, Written]) -> None:
+    """Several tags narrow down, no tags do not, and a value that nobody has finds nothing."""
+    reader, written = opened
+    ids = [written.tagged_experiment_id]
+    kinds = {"allele.kind": "cell"}
+    assert list(reader.runs(ids, with_tags=kinds).runs.run_id) == written.tagged[1::2][::-1]
+    both = kinds | {"allele.suite": HOSTILE[1]}
+    assert list(reader.runs(ids, with_tags=both).runs.run_id) == [written.tagged[1]]
+    for wanted in (both | {"allele.suite": HOSTILE[0]}, {"allele.suite": "ÉVOLUTION\n"}):
+        found = reader.runs(ids, with_tags=wanted)
+        assert [len(frame) for frame in found] == [0, 0, 0, 0]
+        assert dtypes(found.metrics) == HISTORY
+    assert len(reader.runs(ids, with_tags={}).runs) == len(HOSTILE)
+
+
+def test_only_asked_keys_come(opened: tuple[Reader, Written]) -> None:
+    """Of each run the asked tags, params and metrics; an empty list is none, and None is all."""
+    reader, written = opened
+    ids = [written.tagged_experiment_id]
+    found = reader.runs(ids, tag_keys=["allele.kind", "x"], param_keys=[], metric_keys=["b", "b"])
+    assert len(found.runs) == len(found.metrics) == len(found.tags) == len(HOSTILE)
+    assert set(found.tags.key) == {"allele.kind"}
+    assert set(found.metrics.key) == {"b"}
     assert len(found.params) == 0
-    assert dtypes(found.params) == dtypes(whole.params)
-    assert set(found.metrics.key) == {"long"}
+    found = reader.runs(ids, tag_keys=[], param_keys=["q"])
+    assert len(found.tags) == 0
+    assert set(found.params.key) == {"q"}
+    assert set(found.metrics.key) == {"a", "b"}
+    many = [f"k{number}" for number in range(1000)]
+    assert set(reader.runs(ids, metric_keys=["a", *many]).metrics.key) == {"a"}
 
 
-def test_runs_with_a_tag_are_found_whatever_is_in_it(opened: tuple[Reader, Written]) -> None:
-    """Quotes and percent signs are the value and no pattern; a near value finds nothing."""
+def test_many_runs_come_whole(
+    opened: tuple[Reader, Written], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs that are read in several pieces come as one frame, with everything of each once."""
+    monkeypatch.setattr(sql_reader, "_IDS_PER_QUERY", 3)
+    monkeypatch.setattr(client_reader, "_SEARCH_PAGE_SIZE", 3)
     reader, written = opened
-    assert set(reader.runs(with_tags={"ü": "'\"%"}).runs.run_id) == set(written.run_ids)
-    for near in ("'\"", "'\"%%", "%", ""):
-        assert len(reader.runs(with_tags={"ü": near}).runs) == 0
-    assert len(reader.runs([], with_tags={"ü": "'\"%"}).runs) == 0
+    found = reader.runs([written.tagged_experiment_id])
+    assert list(found.runs.run_id) == written.tagged[::-1]
+    for frame in (found.params, found.metrics):
+        assert sorted(frame.run_id) == sorted(written.tagged * 2)
+        assert list(frame.index) == list(range(len(frame)))
+    suites = found.tags[found.tags.key == "allele.suite"].set_index("run_id").value
+    assert dict(suites) == dict(zip(written.tagged, HOSTILE, strict=True))
 
 
-def test_experiment_is_found_by_name(opened: tuple[Reader, Written]) -> None:
-    """Its id, and None for a name that no experiment has."""
+def test_experiment_is_found_by_its_name(opened: tuple[Reader, Written]) -> None:
+    """The exact name finds the id; a name that no experiment has finds none."""
     reader, written = opened
     assert reader.experiment_id_of("read back") == written.experiment_id
-    assert reader.experiment_id_of("no such'; --") is None
+    assert reader.experiment_id_of("tagged ☃ '\"%") == written.tagged_experiment_id
+    for name in ("READ BACK", "read%", "no such experiment"):
+        assert reader.experiment_id_of(name) is None
 
 
 def test_nothing_asked_nothing_found(opened: tuple[Reader, Written]) -> None:

@@ -5,6 +5,7 @@ What a suite leaves in its own run: results, errors, environment, figures, a rep
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import statistics
 from collections.abc import Callable
@@ -36,6 +37,8 @@ from allele_mlflow.reports.markdown import suite_markdown
 from allele_mlflow.reports.summary import FailureGroup, Objective, SuiteSummary
 from allele_mlflow.run_logger import RunLogger
 from allele_mlflow.settings import Settings
+
+_logger = logging.getLogger(__name__)
 
 REPORT_FILE = "report.html"
 #: Readings that the figure of convergence is made of, at most.
@@ -121,7 +124,11 @@ class SuiteResults:
             timeout_s=log.settings.exit_timeout_s,
             tick=self._tick,
         )
-        self._log_report(outcome, frame, log)
+        try:
+            self._log_report(outcome, frame, log)
+        except Exception as exc:  # noqa: BLE001 - a border: a report that cannot be drawn loses no result
+            _logger.exception("suite %s: no report", self._prepared.suite.name)
+            self._notes.append(f"no report: {type(exc).__name__}: {exc}")
 
     def published(self) -> Published:
         """
