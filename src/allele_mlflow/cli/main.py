@@ -18,6 +18,7 @@ from allele_mlflow.cli.rejected import rejected
 from allele_mlflow.cli.status import status
 from allele_mlflow.cli.stop import stop
 from allele_mlflow.cli.sync import sync
+from allele_mlflow.cli.watch import watch
 from allele_mlflow.errors import AlleleMlflowError, SettingsError
 from allele_mlflow.version import __version__
 
@@ -36,6 +37,7 @@ commands.add_command(rejected)
 commands.add_command(status)
 commands.add_command(stop)
 commands.add_command(sync)
+commands.add_command(watch)
 
 
 def main() -> NoReturn:
