@@ -126,7 +126,7 @@ class SuiteResults:
         )
         try:
             self._log_report(outcome, frame, log)
-        except Exception as exc:  # noqa: BLE001 - a border: a report that cannot be drawn loses no result
+        except Exception as exc:
             _logger.exception("suite %s: no report", self._prepared.suite.name)
             self._notes.append(f"no report: {type(exc).__name__}: {exc}")
 

@@ -159,7 +159,7 @@ def read_live(run: Path) -> LiveView | None:
     Cost: up to 1.5 MB are read and decoded; windows only when asked for.
     """
     scope = run.parent.parent
-    for place in (spool.RUNS, spool.DONE):
+    for place in (spool.RUNS, spool.DONE, spool.RUNS):  # it may be moved, and back, meanwhile
         view = spool.read_struct(scope / place / run.name / spool.LIVE_FILE, LiveView)
         if view is not None:
             return view

@@ -293,10 +293,11 @@ class LiveViewWriter:
         Write the view now, where anything is new.
         """
         before_s = thread_cpu_s()
-        with contextlib.suppress(OSError):  # a full disk, or a folder that is gone: a view only
+        with contextlib.suppress(OSError):  # it is looked at again
             self._look_ahead()
-            self._keeper.mark(self._state.ledger.accepted, now_ns())
-            if self._keeper.is_changed or self._files.line_count != self._line_count:
+        self._keeper.mark(self._state.ledger.accepted, now_ns())
+        if self._keeper.is_changed or self._files.line_count != self._line_count:
+            with contextlib.suppress(OSError):  # a full disk, or a folder that is gone
                 self._write()
         self._cost_s = thread_cpu_s() - before_s
         self._on_cost(self._cost_s)
