@@ -50,7 +50,8 @@ def document(look: RunLook | None, globs: Iterable[str] = ()) -> dict[str, Any]:
         "delivered_per_s": state.delivered_per_s if state else None,
         "lag_s": look.lag_s,
         "last_error": state.last_error if state else None,
-        # ALERTS: the place for alert_counts and last_alert of the state.
+        "alerts": state.alert_counts if state else {},
+        "last_alert": state.last_alert if state else None,
         "ahead": view.is_ahead if view else False,
         "keys": [_key(look, view, name) for name in _names(view, globs)] if view else [],
         "keys_left_out": view.left_out if view else 0,

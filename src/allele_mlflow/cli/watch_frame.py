@@ -16,6 +16,7 @@ from allele_mlflow.cli.sparklines import UNICODE, Glyphs
 from allele_mlflow.cli.watch_table import KeyRow, fit, rate_text, table_lines
 from allele_mlflow.cli.watched_run import RunLook
 from allele_mlflow.queue.live import KEPT_KEYS, LivePhase, LiveView
+from allele_mlflow.records import SEVERITIES
 
 #: Resources that are shown beside the keys, in this order.
 RESOURCES = re.compile(
@@ -91,9 +92,13 @@ class Frame:
         return [*lines, Line(hint, "yellow")] if hint else lines
 
     def _alerts(self, look: RunLook) -> list[Line]:
-        # ALERTS: the one place for a line made of RunState.alert_counts and RunState.last_alert
-        # (through self.show), once they are there; `document` in watch_document.py is the other.
-        return []
+        state = look.state
+        if state is None or not state.last_alert:
+            return []
+        found = state.alert_counts
+        counts = [f"{found[one]:,} {one}" for one in reversed(SEVERITIES) if found.get(one)]
+        text = f"alerts: {', '.join(counts)}; last {self.show(state.last_alert)}"
+        return [Line(text, "yellow")]
 
     def _sidecar(self, look: RunLook) -> list[str]:
         if look.is_over:
