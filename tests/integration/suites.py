@@ -148,11 +148,11 @@ class Place(NamedTuple):
             frames = reader.runs()
         found = []
         for row in frames.runs.itertuples():
-            own = [
+            told, params, metrics = (
                 dict(frame[frame.run_id == row.run_id][["key", "value"]].itertuples(index=False))
                 for frame in (frames.tags, frames.params, frames.metrics)
-            ]
-            found.append(StoredRun(row.run_id, row.status, *own, row.artifact_uri))
+            )
+            found.append(StoredRun(row.run_id, row.status, told, params, metrics, row.artifact_uri))
         return found
 
     def cells(self) -> list[StoredRun]:

@@ -213,6 +213,19 @@ async def test_stall_is_seen_while_the_program_hangs(
     assert (alert["message"], alert["status"]) == ("no sign of life for 0.2 s", "resolved")
 
 
+async def test_offline_run_is_evaluated_when_it_is_delivered(
+    tmp_path: Path, tracking: MemoryTracking
+) -> None:
+    """What `sync` delivers has the alerts that a sidecar would have raised, at their own times."""
+    run, writer = start_run(tmp_path, alert_rules=encode_rules(RULES), offline=True)
+    log_steps(writer)
+    end_run(writer)
+    await serve(make_worker(run, tracking))
+    assert not tracking.runs
+    await serve(make_worker(run, tracking, is_drain=True))
+    assert_each_once(the_run(tracking))
+
+
 async def test_full_disk_loses_no_alert(
     tmp_path: Path, tracking: MemoryTracking, monkeypatch: pytest.MonkeyPatch
 ) -> None:

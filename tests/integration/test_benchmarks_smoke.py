@@ -5,6 +5,8 @@ Every benchmark runs once, tiny: for breakage only, never for its numbers.
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -159,21 +161,24 @@ def test_overhead_runs(tmp_path: Path) -> None:
 
 def test_demo_runs(tmp_path: Path) -> None:
     """
-    The demo ends with a table, a ledger that balances, and the next command to type.
+    The demo's suite runs on Allele's real engine, and ends with a table and the place of a report.
     """
-    program = (
-        f"import sys; sys.path.insert(0, {str(BENCHMARKS.parent)!r})\n"
-        "from benchmarks import demo\n"
-        "demo.GENERATIONS, demo.POPULATIONS = 3, (6,)\n"
-        "sys.exit(demo.main([]))\n"
+    start = "from allele_mlflow.cli.main import main; main()"
+    suite = BENCHMARKS.parent / "config" / "evolution.toml"
+    done = subprocess.run(
+        [sys.executable, "-c", start, "run", str(suite), "--only", "population_size == 50"],
+        cwd=tmp_path,
+        env={**os.environ, "ALLELE_MLFLOW_EXIT_TIMEOUT_S": "60"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
-    script = tmp_path / "tiny_demo.py"
-    script.write_text(program)
-    done = run(script, tmp_path)
-    assert "pop-6 mut-0.3" in done.stdout
-    assert "0 rejected + 0 dropped + 0 torn + 0 pending" in done.stdout
-    assert "make ui" in done.stdout
-    assert (tmp_path / "demo" / "mlflow.db").exists()
+    assert done.returncode == 0, done.stderr
+    assert "population_size=50 mutation_rate=0.3" in done.stdout
+    assert "4 finished, 0 failed" in done.stdout
+    (place,) = re.findall(r"report: (\S+)", done.stdout)
+    assert Path(place).is_file()
 
 
 def test_recovery_runs(tmp_path: Path) -> None:

@@ -120,7 +120,8 @@ async def test_archiving_that_is_killed_counts_nothing_anew(
             await make_worker(run, tracking).serve()
     await serve(make_worker(run, tracking))
     done = run.parent.parent / spool.DONE / run.name
-    assert sorted(entry.name for entry in done.iterdir()) == [spool.RUN_FILE, spool.STATE_FILE]
+    kept = {spool.RUN_FILE, spool.STATE_FILE, spool.LIVE_FILE}
+    assert {entry.name for entry in done.iterdir()} == kept
     ledger = final_state(run).ledger
     assert (ledger.accepted, ledger.lost) == (ACCEPTED + 1, 0)
     assert ledger.delivered["artifact"] == 1

@@ -5,45 +5,62 @@ The command `allele-mlflow`: the one place that prints errors and ends with exit
 from __future__ import annotations
 
 import contextlib
+import importlib
 import sys
 from typing import NoReturn
 
 import click
 
-from allele_mlflow.cli.alerts import alerts
-from allele_mlflow.cli.doctor import doctor
-from allele_mlflow.cli.drill import drill
 from allele_mlflow.cli.exit_codes import ExitCode
-from allele_mlflow.cli.import_results import import_command
 from allele_mlflow.cli.output import complain, leave, prepare_streams
-from allele_mlflow.cli.rejected import rejected
-from allele_mlflow.cli.reproduce import reproduce
-from allele_mlflow.cli.run import run
-from allele_mlflow.cli.status import status
-from allele_mlflow.cli.stop import stop
-from allele_mlflow.cli.sync import sync
 from allele_mlflow.errors import AlleleMlflowError, MatrixError, SettingsError
 from allele_mlflow.version import __version__
 
+#: Every command, and what it does in a line. Its module has its name, and is imported when it is
+#: called: `status` need not wait for what `run` plots with.
+COMMANDS = {
+    "alerts": "Show the alerts of a run or an experiment.",
+    "doctor": "Check this machine, its spool and its store.",
+    "drill": "Try the guarantees on this machine.",
+    "import": "Bring Allele's results into MLflow.",
+    "rejected": "List what was refused, and submit it again.",
+    "reproduce": "Run a suite's cell again, from MLflow alone.",
+    "run": "Run a matrix suite of benchmarks.",
+    "status": "Show the runs in your spools.",
+    "stop": "Stop sidecars.",
+    "sync": "Deliver what waits in a spool.",
+}
+#: The one whose name no module can have.
+_MODULES = {"import": "import_results"}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class _Commands(click.Group):
+    """
+    The commands, each imported when it is called.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        name = _MODULES.get(cmd_name, cmd_name)
+        module = importlib.import_module(f"allele_mlflow.cli.{name}")
+        command: click.Command = getattr(module, name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="allele-mlflow")
 def commands() -> None:
     """
-    Look at and deliver what the sidecar logger keeps in its spool.
+    Run suites of benchmarks, watch and deliver what the sidecar logger keeps in its spool.
     """
-
-
-commands.add_command(alerts)
-commands.add_command(doctor)
-commands.add_command(drill)
-commands.add_command(import_command)
-commands.add_command(rejected)
-commands.add_command(reproduce)
-commands.add_command(run)
-commands.add_command(status)
-commands.add_command(stop)
-commands.add_command(sync)
 
 
 def main() -> NoReturn:

@@ -246,9 +246,8 @@ def result_line(suite: Suite, trial: Trial, result: CellResult, *, is_retried: b
         seconds = "" if result.seconds is None else f" in {duration_text(result.seconds)}"
         return f"{name}: {', '.join(told) or 'finished'}{seconds}"
     failure = result.failure
-    what = f"{failure.error_type}: {failure.message}" if failure.message else failure.error_type
     again = "; trying again" if is_retried else ""
-    return f"{name}: FAILED, {failure.category.replace('_', ' ')}: {what[:300]}{again}"
+    return f"{name}: FAILED, {failure.category.replace('_', ' ')}: {failure.line[:300]}{again}"
 
 
 def note_result(counts: _Counts, result: CellResult, *, is_retried: bool, total: int) -> None:

@@ -50,7 +50,7 @@ def results_table(outcome: Outcome) -> Table:
     table.add_column("finished", justify="right", no_wrap=True)
     for name, fact in facts.items():
         unit = f" ({shown(fact.unit)})" if fact.unit else ""
-        table.add_column(f"{shown(name)}{unit}\nmedian [min, max]", justify="right")
+        table.add_column(Text(f"{shown(name)}{unit}\nmedian [min, max]"), justify="right")
     table.add_column("seconds", justify="right", no_wrap=True)
     by_cell: dict[str, list[TrialRow]] = {}
     for row in outcome.rows:
@@ -65,7 +65,10 @@ def results_table(outcome: Outcome) -> Table:
         table.add_row(
             Text(shown(rows[0].cell.name)),
             f"{len(finished)}/{len(rows)}",
-            *(spread_text(values_of(finished, name)) + _star(best[name], key) for name in facts),
+            *(
+                Text(spread_text(values_of(finished, name)) + _star(best[name], key))
+                for name in facts
+            ),
             duration_text(statistics.median(seconds)) if seconds else "-",
         )
     if any(key is not None for key in best.values()):
@@ -132,7 +135,8 @@ def failures_table(failures: Iterable[tuple[str, CellFailure]]) -> Table:
     table.add_column("what it said", overflow="fold")
     for group in group_failures(failures):
         cells = group.cells[:3] + ([f"and {len(group.cells) - 3} more"] if group.cells[3:] else [])
-        message = f"{group.error_type}: {group.message}" if group.message else group.error_type
+        name = group.error_type.rpartition(".")[2]
+        message = f"{name}: {group.message}" if group.message else name
         table.add_row(
             group.category.replace("_", " "),
             str(group.count),

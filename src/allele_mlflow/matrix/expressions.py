@@ -155,9 +155,9 @@ def _value(node: ast.expr, params: Mapping[str, Any]) -> Any:
             return _compute(op, _value(left, params), _value(right, params))
         case ast.Compare(left=left, ops=ops, comparators=others):
             one = _value(left, params)
-            for op, node_of_other in zip(ops, others, strict=True):
+            for comparison, node_of_other in zip(ops, others, strict=True):
                 other = _value(node_of_other, params)
-                if not _COMPARISONS[type(op)](one, other):
+                if not _COMPARISONS[type(comparison)](one, other):
                     return False
                 one = other
             return True

@@ -142,34 +142,34 @@ def seconds_by_cell(runs: Sequence[PastRun]) -> dict[str, float]:
     return {key: total / count for key, (total, count) in sums.items()}
 
 
-def await_spooled(scope: Path, execution: str, *, timeout_s: float) -> int:
+def await_spooled(scope: Path, told: Mapping[str, str], *, timeout_s: float) -> int:
     """
-    Wait until what this machine's spool holds of an execution is in MLflow.
+    Wait until what this machine's spool holds of certain runs is in MLflow.
 
     Args:
         scope: Of the spool; somebody delivers from it.
-        execution: Uid of the suite's own run, which is not waited for.
+        told: Tags of the runs.
         timeout_s: Longest wait.
     Returns:
         How many runs still wait.
     """
     deadline_s = now_monotonic_s() + timeout_s
-    waiting = spooled_runs(scope, execution)
+    waiting = list(spooled_runs(scope, told))
     while waiting and now_monotonic_s() < deadline_s:
         pause_s(_POLL_S)
         waiting = [folder for folder in waiting if folder.exists()]
     return len(waiting)
 
 
-def spooled_runs(scope: Path, execution: str) -> list[Path]:
+def spooled_runs(scope: Path, told: Mapping[str, str]) -> dict[Path, dict[str, str]]:
     """
-    Folders of the runs of an execution that wait in this machine's spool.
+    The runs with these tags that wait in this machine's spool: folders, and all their tags.
     """
-    found = []
+    found = {}
     for folder in sorted((scope / spool.RUNS).glob("*")):
         spec = spool.read_struct(folder / spool.RUN_FILE, RunSpec)
-        if spec is not None and spec.tags.get(tags.EXECUTION) == execution:
-            found.append(folder)
+        if spec is not None and told.items() <= spec.tags.items():
+            found[folder] = spec.tags
     return found
 
 

@@ -203,11 +203,13 @@ def _leaves(value: Mapping[str, Any], separator: str, *, lists: bool) -> Iterato
     """
     What is no object, by its path; with `lists`, lists of numbers are leaves and others are opened.
     """
-    waiting: list[tuple[str, Any]] = [(str(name), one) for name, one in reversed(value.items())]
+    waiting: list[tuple[str, Any]] = [
+        (str(name), one) for name, one in reversed(list(value.items()))
+    ]
     while waiting:
         path, one = waiting.pop()
         if isinstance(one, Mapping):
-            inner: Iterator[tuple[Any, Any]] = iter(reversed(one.items()))
+            inner: Iterator[tuple[Any, Any]] = reversed(list(one.items()))
         elif lists and isinstance(one, list) and any(_number(item) is None for item in one):
             inner = reversed(list(enumerate(one)))
         else:

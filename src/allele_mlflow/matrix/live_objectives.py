@@ -10,10 +10,13 @@ from allele_mlflow.clock import now_monotonic_s
 from allele_mlflow.matrix import tags
 from allele_mlflow.matrix.cells import Trial
 from allele_mlflow.queue import spool
+from allele_mlflow.queue.live import LiveView, read_live
 from allele_mlflow.records import RunSpec, RunState
 
 #: How often to look into the spool.
 LOOK_EVERY_S = 1.0
+#: Metrics shown of a suite that has no objective.
+MOST_KEYS = 3
 
 
 class LiveObjectives:
@@ -29,6 +32,7 @@ class LiveObjectives:
         self._looked_s = -LOOK_EVERY_S
         self._folders: dict[tuple[str, int, int], Path] = {}
         self._known: set[Path] = set()
+        self._views: dict[Path, tuple[float, LiveView | None]] = {}
         self._pending = 0
         self._lag_s = 0.0
 
@@ -37,7 +41,13 @@ class LiveObjectives:
         The newest reading of each of these metrics, of all by default, as far as there is one.
         """
         self._look()
-        return {}
+        folder = self._folders.get((trial.cell.key, trial.repeat, attempt))
+        view = self._view_of(folder) if folder is not None else None
+        if view is None:
+            return {}
+        wanted = metrics or [key for key in view.keys if not view.keys[key].is_resource][:MOST_KEYS]
+        found = {name: view.last(name) for name in wanted}
+        return {name: value for name, value in found.items() if value is not None}
 
     def delivery_line(self) -> str:
         """
@@ -48,6 +58,14 @@ class LiveObjectives:
             return ""
         lag = f", {self._lag_s:.0f} s behind" if self._lag_s >= 1 else ""
         return f"  {self._pending:,} records on their way to MLflow{lag}"
+
+    def _view_of(self, folder: Path) -> LiveView | None:
+        now_s = now_monotonic_s()
+        read_s, view = self._views.get(folder, (-LOOK_EVERY_S, None))
+        if now_s - read_s >= LOOK_EVERY_S:
+            view = read_live(folder)
+            self._views[folder] = now_s, view
+        return view
 
     def _look(self) -> None:
         now_s = now_monotonic_s()
@@ -67,6 +85,7 @@ class LiveObjectives:
                 self._pending += state.ledger.pending
                 self._lag_s = max(self._lag_s, state.lag_s)
         self._known &= set(folders)
+        self._views = {folder: kept for folder, kept in self._views.items() if folder in folders}
 
     def _note(self, folder: Path) -> None:
         spec = spool.read_struct(folder / spool.RUN_FILE, RunSpec)

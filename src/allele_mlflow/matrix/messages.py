@@ -71,6 +71,14 @@ class CellFailure(msgspec.Struct, frozen=True, kw_only=True):
     traceback: str = ""
     log_tail: str = ""
 
+    @property
+    def line(self) -> str:
+        """
+        The error's class, without its module, and what it said.
+        """
+        name = self.error_type.rpartition(".")[2]
+        return f"{name}: {self.message}" if self.message else name
+
 
 class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     """

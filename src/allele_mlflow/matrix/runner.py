@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from allele_mlflow.clock import now_monotonic_s
-from allele_mlflow.errors import AlleleMlflowError, ErrorKind, MatrixError
+from allele_mlflow.errors import AlleleMlflowError, ErrorKind, MatrixError, SidecarError
 from allele_mlflow.failures import describe_failure
 from allele_mlflow.logger import start_logger
 from allele_mlflow.matrix import supervisor, tags
@@ -33,11 +33,15 @@ from allele_mlflow.matrix.options import Beginning, RunOptions, SilentView, Suit
 from allele_mlflow.matrix.plan import WAIT, Submit, SuitePlan
 from allele_mlflow.matrix.results import TrialRow, row_of
 from allele_mlflow.matrix.suite import Suite
+from allele_mlflow.matrix.suite_alerts import read_alerts
 from allele_mlflow.matrix.suite_file import checked_suite, suite_text
 from allele_mlflow.matrix.trial import SECONDS_METRIC
 from allele_mlflow.queue import spool
+from allele_mlflow.queue.archive import is_abandoned
 from allele_mlflow.run_logger import RunLogger
 from allele_mlflow.settings import Settings
+from allele_mlflow.sidecar import launch
+from allele_mlflow.sidecar.profile import profile_of
 
 #: How often a display is asked to show what is new.
 TICK_S = 0.2
@@ -107,6 +111,7 @@ def prepare_suite(suite: Suite, folder: Path, *, text: str | None = None) -> Pre
             cell. What the benchmark's own module raises becomes one too.
     """
     suite = checked_suite(suite)
+    read_alerts(suite.alerts)
     try:
         function = find_benchmark(suite.benchmark, folder)
     except MatrixError:
@@ -134,7 +139,11 @@ def find_last(prepared: Prepared, settings: Settings) -> Execution | None:
         TrackingError: the store does not answer.
     """
     from allele_mlflow.tracking.reader import open_reader
+    from allele_mlflow.tracking.schema import sqlite_path
 
+    path = sqlite_path(settings.tracking_uri)
+    if path is not None and not path.exists():
+        return None  # the first run of all makes it
     with contextlib.closing(open_reader(settings.tracking_uri)) as reader:
         return last_execution(
             reader,
@@ -227,9 +236,8 @@ class SuiteRunner:
             raise MatrixError(
                 "nothing to go on with: the suite is not tracked", kind=ErrorKind.BAD_SUITE
             )
+        self._await_spooled()
         last = find_last(self._prepared, self._settings)
-        if last is not None and self._await_spooled(last.run_uid):
-            last = find_last(self._prepared, self._settings)
         if last is None and self._options.retries_failed:
             raise MatrixError(
                 f"suite {self._suite.name!r} has never been run in "
@@ -238,19 +246,29 @@ class SuiteRunner:
             )
         return last
 
-    def _await_spooled(self, execution: str) -> bool:
+    def _await_spooled(self) -> None:
         """
-        Have delivered what a killed runner left in this machine's spool; whether there was any.
+        Have delivered what a killed runner left in this machine's spool.
+
+        Raises:
+            MatrixError: the runner is not gone.
         """
+        name = self._suite.name
         scope = Path(self._settings.spool_dir) / spool.scope_name()
-        if not spooled_runs(scope, execution):
-            return False
+        waiting = spooled_runs(scope, {tags.SUITE: name})
+        if not waiting:
+            return
+        for folder, told in waiting.items():
+            if told.get(tags.KIND) == tags.RunKind.SUITE and not is_abandoned(folder):
+                raise MatrixError(
+                    f"suite {name!r} is running: want its end before another part of it begins",
+                    kind=ErrorKind.BAD_SUITE,
+                )
         self._view.say("waiting for runs of the last execution that are on their way to MLflow")
-        # whoever starts a run starts a sidecar for all that wait
-        with start_logger(self._suite.name, **self._overrides() | {"exit": "detach"}) as log:
-            log.tag(tags.KIND, "resume")
-            await_spooled(scope, execution, timeout_s=SPOOLED_S)
-        return True
+        profile = profile_of(scope, self._settings)
+        with contextlib.suppress(SidecarError):  # then they wait, and the store tells what it has
+            launch.ensure_sidecar(scope, profile, self._settings)
+        await_spooled(scope, {tags.SUITE: name}, timeout_s=SPOOLED_S)
 
     # --- the suite's own run ---------------------------------------------------------------------
 
@@ -431,7 +449,7 @@ class SuiteRunner:
             settings=self._overrides() | {"log_level": "error"},
             parent=parent[0],
             parent_run_id=parent[1],
-            correlation_id=getattr(log, "correlation_id", ""),
+            correlation_id=log.correlation_id,
             tags={
                 **suite.tags,
                 tags.KIND: tags.RunKind.CELL,

@@ -17,6 +17,7 @@ import msgspec
 import pandas as pd
 
 from allele_mlflow.clock import now_ns
+from allele_mlflow.environment.fingerprint import Environment
 from allele_mlflow.environment.taking import take_environment
 from allele_mlflow.errors import TrackingError
 from allele_mlflow.matrix import tags
@@ -24,7 +25,8 @@ from allele_mlflow.matrix.history import await_spooled
 from allele_mlflow.matrix.results import errors_document, group_failures, results_frame
 from allele_mlflow.matrix.runner import Outcome, Prepared
 from allele_mlflow.reports.figures import convergence, objective_by_cell
-from allele_mlflow.reports.html import suite_markdown, suite_report
+from allele_mlflow.reports.html import suite_report
+from allele_mlflow.reports.markdown import suite_markdown
 from allele_mlflow.reports.summary import FailureGroup, Objective, SuiteSummary
 from allele_mlflow.run_logger import RunLogger
 from allele_mlflow.settings import Settings
@@ -101,7 +103,9 @@ class SuiteResults:
             log.json(errors_document(outcome.failures), "errors.json")
         self._log_summary(outcome, log)
         self._waiting = await_spooled(
-            Path(log.handle()).parent.parent, log.run_uid, timeout_s=log.settings.exit_timeout_s
+            Path(log.handle()).parent.parent,
+            {tags.EXECUTION: log.run_uid},
+            timeout_s=log.settings.exit_timeout_s,
         )
         self._log_report(outcome, frame, log)
 
@@ -177,15 +181,14 @@ class SuiteResults:
         summary = self._summary(outcome, frame, log)
         for objective in summary.objectives:
             file = objective.name.replace("/", "_")
-            options = {"unit": objective.unit}
             figure = objective_by_cell(
-                frame, objective.name, direction=objective.direction, **options
+                frame, objective.name, direction=objective.direction, unit=objective.unit
             )
             log.figure(figure, f"figures/{file}_by_cell.html")
             if len(summary.history):
                 readings = summary.history[summary.history["key"] == objective.name]
                 if len(readings):
-                    figure = convergence(readings, objective=objective.name, **options)
+                    figure = convergence(readings, objective=objective.name, unit=objective.unit)
                     log.figure(figure, f"figures/{file}_convergence.html")
         log.text(suite_report(summary), REPORT_FILE)
         log.text(suite_markdown(summary), "report.md")
@@ -231,7 +234,7 @@ class SuiteResults:
                 "time-out": suite.timeout_s,
                 "executor": suite.executor,
             },
-            environment=environment.lines() if hasattr(environment, "lines") else {},
+            environment=environment_lines(environment),
             notes=tuple(notes),
         )
 
@@ -293,6 +296,21 @@ class SuiteResults:
             if found == run_id:
                 return report_place(uri)
         return None
+
+
+def environment_lines(environment: Environment) -> dict[str, object]:
+    """
+    What a reader wants to know of a machine, in few lines.
+    """
+    told = msgspec.to_builtins(environment)
+    names = ("host", "system", "cpu_model", "usable_cpu_count", "python", "commit", "is_dirty")
+    found = {name.replace("_", " "): told[name] for name in names if told.get(name) is not None}
+    if environment.memory_bytes is not None:
+        found["memory"] = f"{environment.memory_bytes / (1 << 30):.0f} GiB"
+    gpus = [gpu.name for gpu in environment.gpus or ()]
+    if gpus:
+        found["GPUs"] = ", ".join(map(str, gpus))
+    return found
 
 
 def report_place(artifact_uri: str) -> str:

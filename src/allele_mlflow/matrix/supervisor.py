@@ -95,7 +95,9 @@ def run_inline(data: bytes) -> bytes:
     """
     with _job(data) as job:
         started_ns = now_ns()
-        return encode(_result(job, run_trial(job), started_ns))
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for the suite's results
+            report = run_trial(job)
+        return encode(_result(job, report, started_ns))
 
 
 @contextlib.contextmanager
@@ -336,7 +338,9 @@ def _reason(ended: Ended) -> BaseException:
     except ValueError:
         name = f"signal {-code}"
     if name == "SIGKILL":
-        return CellDiedError("the cell's process was killed (SIGKILL), perhaps out of memory")
+        return CellDiedError(
+            "the cell's process was killed (SIGKILL), as the kernel does when memory runs short"
+        )
     return CellDiedError(f"the cell's process was ended by {name}")
 
 

@@ -32,6 +32,7 @@ from allele_mlflow.matrix.messages import (
     CellReport,
     CellRequest,
 )
+from allele_mlflow.matrix.suite_alerts import read_alerts
 from allele_mlflow.queue import spool
 from allele_mlflow.queue.run_reader import RunReader
 from allele_mlflow.records import RunSpec
@@ -73,6 +74,7 @@ def _start(request: CellRequest, run_uid: str) -> RunLogger:
         parent=request.parent or request.parent_run_id,
         correlation_id=request.correlation_id,
         tags=request.tags,
+        alerts=read_alerts(request.alerts) or None,
         **(request.settings | {"exit": "detach", "enabled": request.is_tracked}),
     )
 

@@ -17,7 +17,7 @@ from allele_mlflow.queue.locks import is_writer_alive, process_start_time, try_l
 from allele_mlflow.records import RunSpec, RunState
 
 #: What stays of a delivered run, beside its damaged files.
-KEPT_FILES = frozenset({spool.RUN_FILE, spool.STATE_FILE, spool.REJECTED_FILE})
+KEPT_FILES = frozenset({spool.RUN_FILE, spool.STATE_FILE, spool.LIVE_FILE, spool.REJECTED_FILE})
 #: What the streams are called once the run is over.
 RUBBISH = "removed"
 

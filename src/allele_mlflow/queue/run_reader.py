@@ -20,6 +20,8 @@ from allele_mlflow.records import Event, FlushAsked, Ledger, Reading, RunSpec
 
 #: Age from which on a folder's time of change tells of every change.
 SETTLED_NS = 2_000_000_000
+#: Of many streams each shows so many of its newest records.
+LEAST_NEWEST = 50
 
 
 class StreamChunk(NamedTuple):
@@ -181,6 +183,16 @@ class RunReader:
                 ):
                     newest[reading.key] = reading
         return list(newest.values())
+
+    def newest_unread(self, limit: int) -> list[StreamChunk]:
+        """
+        See `StreamReader.newest_unread`, of all streams that have any; about `limit` in all.
+        """
+        self.discover()
+        streams = [stream for stream in self.streams.values() if not stream.is_finished]
+        each = max(LEAST_NEWEST, limit // max(1, len(streams)))
+        found = (StreamChunk(stream, stream.newest_unread(each)) for stream in streams)
+        return [one for one in found if one.chunk.record_count]
 
     def newest_step(self) -> int | None:
         """

@@ -146,31 +146,26 @@ class SegmentReader:
         pages: list[SeriesPage] = []
         wanted = max(1, -(-limit // layout.SERIES_PAGE_VALUES))
         for slot in self._ready_slots(wanted, is_final=is_final):
-            offset = layout.HEADER_BYTES + slot * layout.PAGE_BYTES
-            data = os.pread(self._descriptor, layout.PAGE_BYTES, offset)
-            timestamp_ns, first_step, size, word = layout.SERIES_HEAD.unpack_from(data)
-            if word & 0xFF == layout.KIND_VOID:
-                continue
-            if not 1 <= size <= layout.SERIES_PAGE_VALUES:
-                end = offset + layout.PAGE_BYTES
-                self._on_damage(
-                    f"{self.path}: bytes {offset} to {end}: a page of {size} values; "
-                    f"want 1 to {layout.SERIES_PAGE_VALUES}"
-                )
-                continue
-            size = min(size, len(data) // 8 - layout.SERIES_VALUES_OFFSET // 8)
-            end = layout.SERIES_VALUES_OFFSET + 8 * size
-            values = memoryview(data)[layout.SERIES_VALUES_OFFSET : end].cast("d")
-            pages.append(SeriesPage(timestamp_ns, first_step, word, tuple(values)))
+            page = self._page(slot)
+            if page is not None:
+                pages.append(page)
         return pages
 
     def newest(self, limit: int) -> list[RawRecord]:
         """
-        The last records of the metric lane, about, wherever reading stands; moves nothing.
+        The last records of the metric lane that were not read, about; moves nothing.
         """
         end = self.written_end()
-        first = max(0, end - limit)
-        return [RawRecord(*r) for r in self._payload(first, end - first) if r[3]]
+        first = max(self.next, end - limit)
+        return [RawRecord(*r) for r in self._payload(first, max(0, end - first)) if r[3]]
+
+    def newest_pages(self, limit: int) -> list[SeriesPage]:
+        """
+        The last pages of the series lane that were not read, about; moves nothing.
+        """
+        end = self.written_end()
+        slots = [slot for slot in range(max(self.next, end - limit), end) if self.word(slot)]
+        return [page for slot in slots if (page := self._page(slot)) is not None]
 
     def newest_ns(self) -> int:
         """
@@ -306,6 +301,27 @@ class SegmentReader:
         data = data[: len(data) - len(data) % layout.RECORD_BYTES]
         words = memoryview(data).cast("Q")[3::4]
         return enumerate(words, first)
+
+    def _page(self, slot: int) -> SeriesPage | None:
+        """
+        A page that is written; None where it was given up, or cannot be one.
+        """
+        offset = layout.HEADER_BYTES + slot * layout.PAGE_BYTES
+        data = os.pread(self._descriptor, layout.PAGE_BYTES, offset)
+        timestamp_ns, first_step, size, word = layout.SERIES_HEAD.unpack_from(data)
+        if word & 0xFF == layout.KIND_VOID:
+            return None
+        if not 1 <= size <= layout.SERIES_PAGE_VALUES:
+            end = offset + layout.PAGE_BYTES
+            self._on_damage(
+                f"{self.path}: bytes {offset} to {end}: a page of {size} values; "
+                f"want 1 to {layout.SERIES_PAGE_VALUES}"
+            )
+            return None
+        size = min(size, len(data) // 8 - layout.SERIES_VALUES_OFFSET // 8)
+        end = layout.SERIES_VALUES_OFFSET + 8 * size
+        values = memoryview(data)[layout.SERIES_VALUES_OFFSET : end].cast("d")
+        return SeriesPage(timestamp_ns, first_step, word, tuple(values))
 
     def _payload(self, first: int, span: int) -> Iterator[tuple[int, int, float, int]]:
         size = span * layout.RECORD_BYTES

@@ -35,6 +35,8 @@ RUN_FILE = "run.msgpack"
 #: Held while a process takes over a run whose owner is gone.
 CLAIM_FILE = "claim.lock"
 STATE_FILE = "state.msgpack"
+#: The last readings and phases, for who watches; see `queue.live`.
+LIVE_FILE = "live.msgpack"
 REJECTED_FILE = "rejected.jsonl"
 PHASES_FILE = "phases.jsonl"
 UPLOADS_FILE = "uploads.jsonl"

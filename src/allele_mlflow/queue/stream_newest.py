@@ -5,31 +5,53 @@ What a stream holds last, read past everything that waits; moves nobody's readin
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from allele_mlflow.errors import QueueFormatError
 from allele_mlflow.queue import layout
 from allele_mlflow.queue.cursor import SegmentPosition
-from allele_mlflow.queue.segment_reader import RawRecord, SegmentReader
+from allele_mlflow.queue.segment_reader import RawRecord, SegmentReader, SeriesPage
 
 #: Slots at the end of a stream in which its present step is looked for.
 NEWEST_SLOTS = 256
+#: Pages of a segment that are looked at for its newest values.
+NEWEST_PAGES = 8
 
 
-def newest_records(paths: Iterable[Path], limit: int) -> list[RawRecord]:
+def newest_records(
+    paths: Iterable[Path], limit: int, positions: Mapping[str, SegmentPosition] | None = None
+) -> list[RawRecord]:
     """
-    The last `limit` records of each of these metric segments, in order.
+    The last `limit` records of each of these metric segments, in order; of those behind a position,
+    where there is one for the segment's name.
     """
     records: list[RawRecord] = []
     for path in paths:
         with contextlib.suppress(OSError, QueueFormatError):
-            segment = SegmentReader(path, SegmentPosition(0))
+            segment = SegmentReader(path, (positions or {}).get(path.name, SegmentPosition(0)))
             try:
                 records += segment.newest(limit)
             finally:
                 segment.close()
     return records
+
+
+def newest_pages(
+    paths: Iterable[Path], positions: Mapping[str, SegmentPosition]
+) -> list[SeriesPage]:
+    """
+    The last pages of each of these series segments behind its position, in order.
+    """
+    pages: list[SeriesPage] = []
+    for path in paths:
+        with contextlib.suppress(OSError, QueueFormatError):
+            segment = SegmentReader(path, positions.get(path.name, SegmentPosition(0)))
+            try:
+                pages += segment.newest_pages(NEWEST_PAGES)
+            finally:
+                segment.close()
+    return pages
 
 
 def newest_step(path: Path) -> tuple[int, int] | None:

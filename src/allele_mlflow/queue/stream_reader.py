@@ -23,8 +23,9 @@ from allele_mlflow.queue.event_ear import EventEar, find_farewell, find_flushes
 from allele_mlflow.queue.events import MAX_RANGES, EventFrame, EventReader, scan_end
 from allele_mlflow.queue.locks import is_writer_alive
 from allele_mlflow.queue.segment_reader import RawRecord, SegmentReader, SeriesPage
-from allele_mlflow.queue.stream_newest import newest_ns, newest_records, newest_step
+from allele_mlflow.queue.stream_newest import newest_ns, newest_pages, newest_records, newest_step
 from allele_mlflow.queue.stream_segments import StreamSegments
+from allele_mlflow.queue.unusable import bad_step, unknown_key
 from allele_mlflow.records import (
     RECORD_KINDS,
     Event,
@@ -42,8 +43,6 @@ EVENTS_PER_READ = 200
 FRAMES_PER_LISTEN = 2000
 #: How often to look whether a writer lives that writes no events.
 LOOK_EVERY_S = 0.2
-UNKNOWN_KEY = "unknown_key"
-BAD_STEP = "bad_step"
 #: Texts of damage that a cursor keeps.
 MAX_DAMAGE = 100
 
@@ -285,18 +284,31 @@ class StreamReader:
         The newest reading of each key among the last `limit` slots, read past everything that
         waits.
         """
-        paths = [self.folder / name for name in self._segments.names(layout.METRIC_LANE)[-2:]]
         chunk = Chunk([], [], [], [])
-        for record in newest_records(paths, limit):
+        for record in newest_records(self._paths(layout.METRIC_LANE)[-2:], limit):
             self._sort_in(record, chunk)
         return list({reading.key: reading for reading in chunk.readings}.values())
+
+    def newest_unread(self, limit: int) -> Chunk:
+        """
+        The last readings and edges that were not read, about `limit` of the metric lane and the
+        last pages of series; what is read does not move.
+        """
+        chunk = Chunk([], [], [], [])
+        if self.is_finished:
+            return chunk
+        positions = self._segments.positions()
+        for page in newest_pages(self._paths(layout.SERIES_LANE)[-2:], positions):
+            self._sort_in_page(page, chunk)
+        for record in newest_records(self._paths(layout.METRIC_LANE)[-2:], limit, positions):
+            self._sort_in(record, chunk)
+        return chunk
 
     def newest_ns(self) -> int:
         """
         When the writer logged last, as far as that was not removed yet; 0 where it was.
         """
-        paths = [self.folder / name for name in self._segments.names()]
-        return max(self._ear.newest_ns, newest_ns(paths))
+        return max(self._ear.newest_ns, newest_ns(self._paths()))
 
     def newest_step(self) -> tuple[int, int] | None:
         """
@@ -362,6 +374,9 @@ class StreamReader:
         self._segments.close()
         self._cursor.close()
 
+    def _paths(self, lane: str | None = None) -> list[Path]:
+        return [self.folder / name for name in self._segments.names(lane)]
+
     def _read_page(self) -> layout.StreamPage | None:
         path = self.folder / layout.STREAM_PAGE
         text = page = None
@@ -394,19 +409,20 @@ class StreamReader:
 
     def _read_pages(self, segment: SegmentReader, limit: int, chunk: Chunk) -> None:
         for page in segment.pages(limit, is_final=self._is_dead):
-            word = layout.unpack_word(page.word)
-            if word.kind == layout.KIND_VOID:
-                continue
-            name = self._name(word.key_id)
+            self._sort_in_page(page, chunk)
+
+    def _sort_in_page(self, page: SeriesPage, chunk: Chunk) -> None:
+        word = layout.unpack_word(page.word)
+        if word.kind == layout.KIND_VOID:
+            return
+        name = self._name(word.key_id)
+        if name is None:
+            letter = unknown_key(page.timestamp_ns, word.key_id, f"{len(page.values)} values")
+            chunk.rejected.extend([letter] * len(page.values))
+        elif page.first_step + len(page.values) > layout.STEP_MAX:
+            chunk.rejected.extend([bad_step(page, name)] * len(page.values))
+        else:
             timestamp_ms = page.timestamp_ns // 1_000_000
-            if name is None:
-                letter = _unknown_key(page.timestamp_ns, word.key_id, f"{len(page.values)} values")
-                chunk.rejected.extend([letter] * len(page.values))
-                continue
-            if page.first_step + len(page.values) > layout.STEP_MAX:
-                letter = _bad_step(page, name)
-                chunk.rejected.extend([letter] * len(page.values))
-                continue
             chunk.readings.extend(
                 Reading(name, value, timestamp_ms, step)
                 for step, value in enumerate(page.values, page.first_step)
@@ -419,7 +435,7 @@ class StreamReader:
             return
         name = self._keys.get(word.key_id) or self._name(word.key_id)
         if name is None or not layout.KIND_METRIC <= word.kind <= layout.KIND_PHASE_END:
-            chunk.rejected.append(_unknown_key(timestamp_ns, word.key_id, repr(value)))
+            chunk.rejected.append(unknown_key(timestamp_ns, word.key_id, repr(value)))
         elif word.kind == layout.KIND_METRIC:
             chunk.readings.append(Reading(name, value, timestamp_ns // 1_000_000, step))
         else:
@@ -469,25 +485,3 @@ class StreamReader:
                 damage=self.damage[:MAX_DAMAGE],
             )
         )
-
-
-def _unknown_key(timestamp_ns: int, key_id: int, value: str) -> RecordRejected:
-    return RecordRejected(
-        timestamp_ns=timestamp_ns,
-        reason=UNKNOWN_KEY,
-        call="metric",
-        key=f"#{key_id}",
-        value=value,
-        wanted="the key's definition, which is damaged in events.log",
-    )
-
-
-def _bad_step(page: SeriesPage, name: str) -> RecordRejected:
-    return RecordRejected(
-        timestamp_ns=page.timestamp_ns,
-        reason=BAD_STEP,
-        call="series",
-        key=name,
-        value=f"{len(page.values)} values from step {page.first_step} on",
-        wanted="steps of 64 bits",
-    )

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from allele_mlflow.units import Direction
 
 #: What stands where nothing was measured.
-MISSING = "–"
+MISSING = "\N{EN DASH}"
 _DIGITS = 4
 _SMALLEST_PLAIN, _LARGEST_PLAIN = 1e-3, 1e7
 #: Control characters, halves of surrogate pairs, and what turns the direction of writing around.

@@ -51,6 +51,7 @@ from allele_mlflow.sidecar.alerting import RunAlerts
 from allele_mlflow.sidecar.full_readings import FullReadings
 from allele_mlflow.sidecar.heartbeat import Heartbeat
 from allele_mlflow.sidecar.listener import Listener
+from allele_mlflow.sidecar.live_view import LiveViewWriter
 from allele_mlflow.sidecar.owner_watch import OwnerWatch, note_error_of_end
 from allele_mlflow.sidecar.pacing import CpuLimit
 from allele_mlflow.sidecar.plan import (
@@ -78,6 +79,8 @@ PUBLISH_EVERY_S = 0.5
 #: Readings waiting, in batches, from which on the newest of each key is shown ahead of its turn.
 LAG_BATCHES = 20
 LIVE_VIEW_EVERY_S = 5.0
+#: A lag from which on who watches is shown what is not read yet.
+BEHIND_S = 1.0
 SPARE_EVERY_S = 0.5
 #: How often to listen for flushes and ends, however much there is to do.
 LISTEN_EVERY_S = 0.05
@@ -197,6 +200,15 @@ class RunDelivery:
         self._spare_s = -1e9
         self._live_view_s = now_monotonic_s()
         self._caught_up_s = now_monotonic_s()
+        self._view = LiveViewWriter(
+            folder,
+            spec,
+            self.reader,
+            self.files,
+            self.state,
+            is_behind=lambda: now_monotonic_s() - self._caught_up_s >= BEHIND_S,
+            on_cost=self._owe,
+        )
         #: Readings and seconds of the last calls.
         self._rates: deque[tuple[int, float]] = deque(maxlen=RATE_CALLS)
         self._stop_sampling = anyio.Event()
@@ -246,6 +258,7 @@ class RunDelivery:
                 group.start_soon(self._sample)
             group.start_soon(self._uploader.run)
             group.start_soon(self._alerts.hooks.run)
+            group.start_soon(self._view.run)
             if self._through is not None:
                 group.start_soon(self._write_through, self._through)
             await self._deliver_until(self._is_first_part_over)
@@ -301,6 +314,7 @@ class RunDelivery:
         """
         self._sampler.close()
         self._owner.close()
+        self._view.close()
         self.reader.close()
         self._lock.release()
 
@@ -362,8 +376,11 @@ class RunDelivery:
         if self.state.end is None and not self._is_drain:
             self._alerts.tick(self.reader, read_s=self._caught_up_s)
         self._publish(if_older_s=PUBLISH_EVERY_S)
+        self._owe(thread_cpu_s() - before_s)
+
+    def _owe(self, cpu_s: float) -> None:
         if not self._is_unlimited:  # a debt, for the next pause
-            self._limit.spend(thread_cpu_s() - before_s, now_s, runs=self._share())
+            self._limit.spend(cpu_s, now_monotonic_s(), runs=self._share())
 
     async def _create_early(self, now_s: float) -> None:
         """
@@ -388,6 +405,7 @@ class RunDelivery:
         stream_id = stream.stream_id
         now_s = now_monotonic_s()
         self.plan.settle(stream_id, Ledger())  # whatever it holds, it is to be committed
+        self._view.take(stream, chunk.readings)
         if chunk.readings and stream.is_sampler:
             self.plan.offer((Item(stream_id, "metric", r) for r in chunk.readings), now_s)
         elif chunk.readings:
@@ -678,6 +696,8 @@ class RunDelivery:
         if len(self._rates) == RATE_CALLS:  # the first calls are slow, and tell nothing
             state.delivered_per_s = sum(n for n, _ in self._rates) / sum(s for _, s in self._rates)
         state.sidecar_cpu_s = process_cpu_s() - self._cpu_at_start_s
+        if is_exact:
+            self._view.write()  # before the state, which may say that the run is done
         try:
             spool.write_struct(self.folder / spool.STATE_FILE, state)
         except OSError as exc:

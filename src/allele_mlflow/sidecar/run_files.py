@@ -8,7 +8,7 @@ lines and loses none; whoever reads them counts each phase and error once.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,8 @@ from allele_mlflow.sidecar.dead_letters import to_plain
 MAX_DEAD_LETTERS = 100_000
 #: Errors that are listed one by one; the others are counted.
 MAX_ERRORS = 10_000
+#: Closed phases that are remembered, for who watches.
+LAST_CLOSED = 20
 
 
 class _PhaseLine(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -77,6 +79,8 @@ class RunFiles:
     def __init__(self, folder: Path) -> None:
         self.phases = PhaseTracker()
         self.alerts = AlertFiles(folder)
+        #: The phases that were closed last, oldest first.
+        self.last_closed: deque[PhaseRow] = deque(maxlen=LAST_CLOSED)
         self._phase_lines = LineFile(folder / spool.PHASES_FILE)
         self._error_lines = LineFile(folder / spool.ERRORS_FILE)
         self._letter_lines = LineFile(folder / spool.REJECTED_FILE, is_checked=False)
@@ -133,14 +137,14 @@ class RunFiles:
             edge.stream_id, edge.instance, timestamp_ns=edge.timestamp_ns, cpu_s=edge.cpu_s
         )
         if row is not None:
-            self._phase_lines.append(_PhaseLine(row=row))
+            self._note_closed(row)
 
     def close_phases(self, end_ns: int) -> None:
         """
         The run is over: phases that are still open end here, as incomplete.
         """
         for row in self.phases.close_open(end_ns):
-            self._phase_lines.append(_PhaseLine(row=row))
+            self._note_closed(row)
 
     def phase_rows(self) -> Iterator[PhaseRow]:
         """
@@ -226,12 +230,17 @@ class RunFiles:
             cpu_s=phase.cpu_s,
         )
 
+    def _note_closed(self, row: PhaseRow) -> None:
+        self._phase_lines.append(_PhaseLine(row=row))
+        self.last_closed.append(row)
+
     def _restore_open_phases(self) -> None:
         begun: dict[tuple[str, int], OpenPhase] = {}
         for line in self._phase_lines.read(_PhaseLine):
             if line.begin is not None:
                 begun[line.begin.stream_id, line.begin.instance] = line.begin
             if line.row is not None:
+                self.last_closed.append(line.row)
                 begun.pop((line.row.span.stream_id, line.row.span.instance), None)
         for phase in begun.values():
             self._begin(phase)

@@ -87,7 +87,8 @@ def test_disk_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.Monk
 def test_description_carries_the_wish() -> None:
     """A run is as durable as a kill needs, unless it says more; old descriptions do not say."""
     assert make_spec().durability == "process"
-    assert RunSpec.__struct_fields__[-5:] == (
+    assert RunSpec.__struct_fields__[-7:] == (
         *("durability", "sampling"),
         *("executable", "usable_cpu_count", "thread_limits"),
+        *("alert_rules", "alerts_file"),
     ), "fields are appended"
