@@ -24,7 +24,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: help demo ui drill test test-deep test-floor check format docs bench bench-whole bench-sidecar \
-	bench-outage bench-recovery bench-store bench-drain bench-peers clean
+	bench-outage bench-recovery bench-store bench-drain bench-peers bench-suites clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -77,7 +77,8 @@ bench: $(FOR_DEMO) ## what a call costs, and what logging costs a benchmark
 	@$(BIN)/python benchmarks/overhead.py
 
 bench-whole: $(FOR_DEMO) ## what a benchmark pays for logging and delivery together
-	@$(BIN)/python benchmarks/overhead.py --whole
+	@$(BIN)/python benchmarks/overhead.py --whole --rate-per-s 4800
+	@$(BIN)/python benchmarks/overhead.py --whole --whole-pairs 65
 
 bench-sidecar: $(FOR_DEMO) ## the wait at close, the idle sidecar, its memory under a backlog
 	@$(BIN)/python benchmarks/sidecar_cost.py
@@ -93,6 +94,9 @@ bench-store: $(FOR_TEST) ## rows a second: the database's floor, the bulk store,
 
 bench-drain: $(FOR_DEMO) ## from log.metric to a row: lag at steady rates, and large backlogs
 	@$(BIN)/python benchmarks/drain.py
+
+bench-suites: $(FOR_DEMO) ## what a suite costs beside its cells, and how soon it resumes
+	@$(BIN)/python benchmarks/suites.py
 
 bench-peers: $(FOR_DEMO) ## other trackers beside this one, each in an environment of its own
 	@$(BIN)/python benchmarks/peers.py

@@ -93,9 +93,15 @@ class Timing(NamedTuple):
     cpu_s: float
 
 
-def time_generations(cell: Cell, sink: Sink | None) -> Timing:
+def time_generations(cell: Cell, sink: Sink | None, *, evaluations: int = 1) -> Timing:
     """
     What a cell's generations take, with their metrics going to `sink` or nowhere.
+
+    Args:
+        cell: Its population, generations and seed.
+        sink: Where metrics go.
+        evaluations: How often the fitness of each genome is computed, for one metric: more of them
+            make a program that logs less often.
     """
     fitness = PersonaFitness()
     metric = sink.metric if sink is not None else None
@@ -103,6 +109,8 @@ def time_generations(cell: Cell, sink: Sink | None) -> Timing:
 
     def evaluate(genome: Any) -> float:
         score = fitness(genome)
+        for _ in range(evaluations - 1):
+            fitness(genome)
         if metric is not None:
             metric("fitness/genome", score, following())
         return score

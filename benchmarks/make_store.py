@@ -32,7 +32,6 @@ from allele_mlflow.tracking.client import MlflowTracking
 from benchmarks.scratch import prepare_store
 
 EXPERIMENT_PREFIX = "allele_benchmark_"
-#: A warm-up and nine repeats.
 RUNS_PER_CELL = 10
 MUTATION_RATES = (0.01, 0.05, 0.1, 0.3)
 FIRST_MS = 1_700_000_000_000
@@ -58,10 +57,11 @@ class StoreShape(NamedTuple):
 
     Attributes:
         suite: Its name; the experiment's without the prefix.
-        runs: Child runs, ten a cell, the first of them a warm-up; their parent comes on top.
+        runs: Child runs, ten repeats a cell; their parent comes on top.
         metrics: Keys of each run.
         steps: Readings of each key.
         failed: How many of the runs failed, spread evenly.
+        cell_keys: Keys of the cells, where they are to be those of a real suite.
     """
 
     suite: str = "evolution"
@@ -69,6 +69,7 @@ class StoreShape(NamedTuple):
     metrics: int = 50
     steps: int = 1
     failed: int = 0
+    cell_keys: tuple[str, ...] = ()
 
 
 class FilledStore(NamedTuple):
@@ -146,9 +147,8 @@ class _Origin(NamedTuple):
         shape = self.shape
         rows = self._rows_of(_Run(self.parent_run_id, 0, "suite", is_failed=False), chance)
         for number in range(shape.runs):
-            kind = "cell" if number % RUNS_PER_CELL else "warm_up"
             is_failed = number * shape.failed % shape.runs < shape.failed
-            run = _Run(_new_id(chance), number, kind, is_failed)
+            run = _Run(_new_id(chance), number, "cell", is_failed)
             for table, found in self._rows_of(run, chance).items():
                 rows[table] += found
             if (number + 1) % RUNS_PER_INSERT == 0:
@@ -194,7 +194,7 @@ class _Origin(NamedTuple):
             "mlflow.source.name": "make_store.py",
             "allele.run_uid": run.run_id[::-1],
             "allele.suite": self.shape.suite,
-            "allele.execution": self.parent_run_id[:16],
+            "allele.execution": self.parent_run_id[::-1],
             "allele.kind": run.kind,
             "allele.environment": "0123456789abcdef",
             "allele.heartbeat": "2023-11-14T22:13:20Z",
@@ -207,12 +207,14 @@ class _Origin(NamedTuple):
         if run.kind == "suite":
             return tags
         cell = ", ".join(f"{key}={value}" for key, value in _params(run).items() if key != "seed")
+        keys = self.shape.cell_keys
+        own_key = hashlib.sha256(cell.encode()).hexdigest()[:32]
         tags |= {
             "mlflow.parentRunId": self.parent_run_id,
             "allele.cell": cell,
-            "allele.cell_key": hashlib.sha256(cell.encode()).hexdigest()[:16],
-            "allele.repeat": str(max(0, run.number % RUNS_PER_CELL - 1)),
-            "allele.attempt": "1",
+            "allele.cell_key": keys[run.number // RUNS_PER_CELL] if keys else own_key,
+            "allele.repeat": str(run.number % RUNS_PER_CELL),
+            "allele.attempt": "0",
         }
         if run.is_failed:
             tags |= {

@@ -29,7 +29,14 @@ if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.environment import describe_environment, is_busy
-from benchmarks.overhead_report import add_whole, arms_table, build_report, whole_table
+from benchmarks.overhead_report import (
+    AT_RATE,
+    WHOLE,
+    add_whole,
+    arms_table,
+    build_report,
+    whole_table,
+)
 from benchmarks.scratch import PARENT, prepare_store, scratch_folder
 
 HERE = Path(__file__).resolve().parent
@@ -61,6 +68,8 @@ class Plan:
 
     arm_pairs: dict[str, int]
     whole_pairs: int
+    #: Metrics a second that the whole effect is measured at; None for as many as there are.
+    rate_per_s: float | None
     phase_s: float
     longest_s: float
 
@@ -151,8 +160,12 @@ def measure_whole(session: Session, plan: Plan, longest_s: float) -> dict[str, A
     """
     The whole effect in as many pairs as the time allows; raw numbers by name.
     """
-    limits = ("--phase-s", f"{plan.phase_s:g}", "--longest-s", f"{longest_s:g}")
-    return session.run("whole_effect", "whole_effect.py", plan.whole_pairs, *limits)
+    limits = ["--phase-s", f"{plan.phase_s:g}", "--longest-s", f"{longest_s:g}"]
+    if plan.rate_per_s is None:
+        return session.run("whole_effect", "whole_effect.py", plan.whole_pairs, *limits)
+    limits += ["--rate-per-s", f"{plan.rate_per_s:g}"]
+    found = session.run("whole_effect at a rate", "whole_effect.py", plan.whole_pairs, *limits)
+    return {f"{name}{AT_RATE}": effect for name, effect in found.items()}
 
 
 def update_whole(
@@ -174,7 +187,7 @@ def print_report(console: Console, report: dict[str, Any], *, planned_pairs: int
     if report["arms"]:
         console.print(arms_table(report))
     console.print(whole_table(report))
-    pairs = report["whole_effect"]["pairs"]
+    pairs = min(report[name]["pairs"] for name in WHOLE if name in report)
     if pairs < planned_pairs:
         console.print(f"time allowed {pairs} of {planned_pairs} pairs of the whole effect")
     if pairs < WHOLE_PAIRS // 2:
@@ -196,6 +209,8 @@ def parse_plan(arguments: list[str] | None) -> tuple[argparse.Namespace, Plan]:
     parser.add_argument("--pairs", type=int, help="pairs of our own arms (300)")
     parser.add_argument("--rival-pairs", type=int, help="pairs of each way of MLflow's own (15)")
     parser.add_argument("--whole-pairs", type=int, help="pairs of the whole effect (15; 130)")
+    rate = "measure the whole effect at about so many metrics a second, by more work for each"
+    parser.add_argument("--rate-per-s", type=float, help=rate)
     parser.add_argument("--phase-s", type=float, help="length of a phase of it, in seconds (3)")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="the JSON to write")
     options = parser.parse_args(arguments)
@@ -211,6 +226,7 @@ def parse_plan(arguments: list[str] | None) -> tuple[argparse.Namespace, Plan]:
     return options, Plan(
         arm_pairs={name: by_kind[PAIR_KINDS[name]] for name in options.arms or PAIR_KINDS},
         whole_pairs=options.whole_pairs or whole,
+        rate_per_s=options.rate_per_s,
         phase_s=options.phase_s or phase_s,
         longest_s=WHOLE_LONGEST_S if options.whole else BENCH_S,
     )

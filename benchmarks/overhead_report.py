@@ -36,8 +36,12 @@ TITLES = {
     "mlflow_async_buffered": "the same, buffered 1 s",
     "whole_effect": "allele-mlflow, live",
     "whole_effect_quiet": "allele-mlflow, quiet",
+    "whole_effect_at_rate": "live, at a rate",
+    "whole_effect_quiet_at_rate": "quiet, at a rate",
 }
-WHOLE = ("whole_effect", "whole_effect_quiet")
+#: What the whole effect at a chosen rate is called behind its name.
+AT_RATE = "_at_rate"
+WHOLE = tuple(name for name in TITLES if name.startswith("whole_effect"))
 SIDECAR_FIELDS = ("sidecar_cpu_percent", "sidecar_cpu_us_per_metric")
 
 
@@ -111,7 +115,7 @@ def judge(name: str, overhead: Overhead | None) -> str:
         return "too few pairs to judge"
     if name == "null":
         return judge_null(overhead)
-    limit = QUIET_LIMIT_PERCENT if name == "whole_effect_quiet" else LIMIT_PERCENT
+    limit = QUIET_LIMIT_PERCENT if name.startswith("whole_effect_quiet") else LIMIT_PERCENT
     return judge_limit(overhead, limit)
 
 
@@ -137,6 +141,7 @@ def whole_table(report: Mapping[str, Any]) -> Table:
     The whole effect: seconds-long phases with a sidecar at work, against no logging at all.
     """
     table = _empty_table("Whole effect: with the sidecar's work, against nothing at all")
+    table.add_column("metrics/s", justify="right")
     table.add_column("sidecar", justify="right")
     table.add_column("us/metric", justify="right")
     table.add_column("reading")
@@ -147,6 +152,7 @@ def whole_table(report: Mapping[str, Any]) -> Table:
         overhead = overhead_of(summary)
         table.add_row(
             *_cells(name, summary, overhead),
+            f"{summary['metrics_per_s']:,.0f}",
             f"{summary['sidecar_cpu_percent']:.1f} %",
             f"{summary['sidecar_cpu_us_per_metric']:.0f}",
             judge(name, overhead),

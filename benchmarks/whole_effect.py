@@ -84,7 +84,8 @@ class WholeMeasurement:
     Rounds of three phases in one process, with one warm sidecar.
     """
 
-    def __init__(self, folder: Path, phase_s: float) -> None:
+    def __init__(self, folder: Path, phase_s: float, rate_per_s: float | None) -> None:
+        self._evaluations = 1
         self.effects = {name: WholeEffect() for name in DELIVERIES}
         self._settings = store_settings(folder) | {
             "exit_timeout_s": EXIT_TIMEOUT_S,
@@ -97,7 +98,10 @@ class WholeMeasurement:
         self._sidecar = find_sidecar(scopes_below(folder)[0])
         if self._sidecar is None:
             raise RuntimeError(f"no sidecar in {folder}")
-        calibration_s = time_generations(self._cell(-1), None).elapsed_s / CALIBRATION_GENERATIONS
+        if rate_per_s is not None:
+            natural = METRICS_PER_GENERATION / self._generation_s()
+            self._evaluations = max(1, round(natural / rate_per_s))
+        calibration_s = self._generation_s()
         self._generations = max(CALIBRATION_GENERATIONS, round(phase_s / calibration_s))
 
     def run_round(self, number: int) -> None:
@@ -111,11 +115,17 @@ class WholeMeasurement:
         for name in names:
             self._settle()
             if name is None:
-                elapsed_s[name] = time_generations(cell, None).elapsed_s
+                elapsed_s[name] = self._time(cell, None)
             else:
                 elapsed_s[name] = self._log_phase(self.effects[name], DELIVERIES[name], cell)
         for name, effect in self.effects.items():
             effect.log_ratios.append(math.log(elapsed_s[name] / elapsed_s[None]))
+
+    def _time(self, cell: Cell, sink: Sink | None) -> float:
+        return time_generations(cell, sink, evaluations=self._evaluations).elapsed_s
+
+    def _generation_s(self) -> float:
+        return self._time(self._cell(-1), None) / CALIBRATION_GENERATIONS
 
     def _cell(self, number: int) -> Cell:
         return Cell(POPULATION, MUTATION_RATE, self._generations, SEED + number)
@@ -140,7 +150,7 @@ class WholeMeasurement:
 
     def _time_logging(self, effect: WholeEffect, log: RunLogger, cell: Cell) -> float:
         begin_s = self._sidecar_cpu_s()
-        elapsed_s = time_generations(cell, Sink(log.metric, phase=log.phase)).elapsed_s
+        elapsed_s = self._time(cell, Sink(log.metric, phase=log.phase))
         end_s = self._sidecar_cpu_s()
         log.flush()
         effect.logging_s += elapsed_s
@@ -162,13 +172,20 @@ class WholeMeasurement:
 
 
 def measure_whole(
-    folder: Path, rounds: int, *, phase_s: float, longest_s: float
+    folder: Path, rounds: int, *, phase_s: float, longest_s: float, rate_per_s: float | None
 ) -> dict[str, dict[str, Any]]:
     """
     As many rounds as were asked for, or as fit into `longest_s`.
+
+    Args:
+        folder: Of store and spool.
+        rounds: How many.
+        phase_s: Length of a phase.
+        longest_s: Time for all of them.
+        rate_per_s: About how many metrics a second the program logs; None for as many as it does.
     """
     deadline_s = time.monotonic() + longest_s
-    measurement = WholeMeasurement(folder, phase_s)
+    measurement = WholeMeasurement(folder, phase_s, rate_per_s)
     for number in range(rounds):
         measurement.run_round(number)
         say_progress(number + 1, rounds)
@@ -185,11 +202,16 @@ def main() -> int:
     add_measurement_options(parser)
     parser.add_argument("--phase-s", type=float, default=3.0)
     parser.add_argument("--longest-s", type=float, default=math.inf)
+    parser.add_argument("--rate-per-s", type=float)
     options = parser.parse_args()
     return run_measurement(
         options,
         lambda folder: measure_whole(
-            folder, options.pairs, phase_s=options.phase_s, longest_s=options.longest_s
+            folder,
+            options.pairs,
+            phase_s=options.phase_s,
+            longest_s=options.longest_s,
+            rate_per_s=options.rate_per_s,
         ),
     )
 

@@ -122,7 +122,7 @@ class Place(NamedTuple):
             env=self.environment(**environ),
             capture_output=True,
             text=True,
-            timeout=50,
+            timeout=100,
             check=False,
         )
 

@@ -36,7 +36,7 @@ def test_store_reads_as_any_other(
     assert len(found.runs) == SHAPE.runs + 1
     assert (found.runs.status == "FAILED").sum() == SHAPE.failed
     kinds = found.tags[found.tags.key == "allele.kind"].value.value_counts()
-    assert dict(kinds) == {"cell": 22, "warm_up": 3, "suite": 1}
+    assert dict(kinds) == {"cell": 25, "suite": 1}
     parents = found.tags[found.tags.key == "mlflow.parentRunId"].value
     assert list(parents) == [filled.parent_run_id] * SHAPE.runs
     cells = found.tags[found.tags.key == "allele.cell_key"].value

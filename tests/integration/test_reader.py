@@ -33,7 +33,7 @@ SPECIAL = [math.nan, math.inf, -math.inf, 5e-324, 1e308]
 HOSTILE = [
     *("evolution", "EVOLUTION", " evolution", "evolution 2", "evolutio_", "%", "100 %"),
     *("it's", 'a "b"', "both ' and \"", "x' OR '1'='1", "'", '"', "`k`"),
-    *("a\\", "\\' \"", "a;b -- c /* d", "first\nsecond", "tab\t", "naïve ☃ 𝒳", ":key_0"),
+    *("a\\", "\\' \"", "a;b -- c /* d", "first\nsecond", "tab\t", "naïve ☃ 𐍈", ":key_0"),
 ]
 
 

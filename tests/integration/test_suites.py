@@ -14,7 +14,8 @@ import pytest
 from allele_mlflow.matrix import tags
 from tests.integration.suites import Place, StoredRun, await_that, document
 
-pytestmark = [pytest.mark.slow, pytest.mark.process]
+# each is a suite of real processes, and often several
+pytestmark = [pytest.mark.slow, pytest.mark.process, pytest.mark.timeout(150)]
 
 
 @pytest.fixture
@@ -240,7 +241,6 @@ def test_executors_give_the_same_results(place: Place, executor: str) -> None:
     assert {run.tags["mlflow.parentRunId"] for run in place.cells()} == {parent.run_id}
 
 
-@pytest.mark.timeout(120)
 def test_killed_dask_worker_loses_and_doubles_no_cell(place: Place, tmp_path: Path) -> None:
     """
     A cluster of three workers, one killed half way: every trial has exactly one finished run, and
@@ -346,3 +346,46 @@ def test_store_that_is_away_keeps_nobody_from_measuring(place: Place) -> None:
     assert "2 finished" in done.stdout
     assert "sync" in done.stdout
     assert place.run("run", str(suite), "--strict", **away).returncode == 6
+
+
+def test_reproduced_from_mlflow_alone(place: Place) -> None:
+    """
+    A run is run again with its parameters and seed: the same objective is exit code 0; where the
+    code gives another one, 1, and it says so. No run is added.
+    """
+    suite = place.write("again.toml", "repeats = 2\n[matrix]\nnumber = [3]")
+    assert place.run("run", str(suite)).returncode == 0
+    (run, _) = place.cells()
+    suite.unlink()
+    same = place.run("reproduce", run.run_id, "--json")
+    assert same.returncode == 0, same.stderr
+    found = document(same)
+    assert (found["cell"], found["seed"]) == ("again", int(run.tags[tags.SEED]))
+    assert (found["same_code"], found["environment"]["verdict"]) == (True, "same")
+    bench = place.folder / "bench.py"
+    bench.write_text(bench.read_text().replace("float(number)", "float(number) + 1"))
+    other = place.run("reproduce", run.tags["allele.run_uid"])
+    assert other.returncode == 1
+    assert "DIFFERENT" in other.stdout
+    assert "source is not what it was" in other.stdout
+    assert len(place.cells()) == 2
+    missing = place.run("reproduce", "no-such-run")
+    assert missing.returncode == 2
+    assert "no such run" in missing.stderr
+
+
+def test_objective_that_is_only_logged_counts(place: Place) -> None:
+    """
+    The last reading of a key is its value, tracked or not; one that is neither logged nor returned
+    fails its cell.
+    """
+    suite = place.write("logged.toml", "[matrix]\nnumber = [1, 5]")
+    suite.write_text(suite.read_text().replace("[metrics.score]", "[metrics.curve]"))
+    for options in ([], ["--no-track"]):
+        done = place.run("run", str(suite), "--json", *options)
+        assert done.returncode == 0, done.stderr
+        assert [row["metric.curve"] for row in document(done)["results"]] == [5.0, 9.0]
+    suite.write_text(suite.read_text().replace("[metrics.curve]", "[metrics.curv]"))
+    done = place.run("run", str(suite))
+    assert done.returncode == 5
+    assert "did you mean 'curve'" in done.stderr

@@ -13,7 +13,7 @@ from allele_mlflow import settings as settings_module
 from allele_mlflow.cli.exit_codes import ExitCode
 from allele_mlflow.cli.output import Progress, complain, json_text, say, shown
 from allele_mlflow.errors import RecordError, TrackingError
-from allele_mlflow.matrix import result_import
+from allele_mlflow.matrix.result_import import ImportReport, import_results
 
 #: Entries that could not be imported and are listed.
 LISTED = 20
@@ -25,7 +25,7 @@ LISTED = 20
 @click.option("--experiment", help="Behind the prefix of experiments; the suite's name by default.")
 @click.option("--tracking-uri", help="Import here, and not into the store of the settings.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def import_results(
+def import_command(
     file: Path,
     name: str | None,
     experiment: str | None,
@@ -43,7 +43,7 @@ def import_results(
     settings = settings_module.load({"tracking_uri": tracking_uri})
     try:
         with Progress() as progress:
-            report = result_import.import_results(
+            report = import_results(
                 file,
                 settings=settings,
                 experiment=experiment,
@@ -62,7 +62,7 @@ def import_results(
     return ExitCode.FINE if report.is_complete else ExitCode.LOST
 
 
-def _text(report: result_import.ImportReport) -> str:
+def _text(report: ImportReport) -> str:
     lines = [shown(report.line())]
     for key, reason in report.malformed[:LISTED]:
         lines.append(f"  {shown(key)}: {shown(reason)}")

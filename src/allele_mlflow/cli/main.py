@@ -16,13 +16,13 @@ from allele_mlflow.cli.output import complain, leave, prepare_streams
 from allele_mlflow.errors import AlleleMlflowError, MatrixError, SettingsError
 from allele_mlflow.version import __version__
 
-#: Every command, and what it does in a line. Its module has its name, and is imported when it is
-#: called: `status` need not wait for what `run` plots with.
+#: Every command, and what it does in a line. Module and function have its name, but for those in
+#: `_PLACES`, and are imported when it is called: `status` need not wait for what `run` plots with.
 COMMANDS = {
     "alerts": "Show the alerts of a run or an experiment.",
     "doctor": "Check this machine, its spool and its store.",
     "drill": "Try the guarantees on this machine.",
-    "import": "Bring Allele's results into MLflow.",
+    "import": "Log the results of a finished matrix of Allele's.",
     "rejected": "List what was refused, and submit it again.",
     "reproduce": "Run a suite's cell again, from MLflow alone.",
     "run": "Run a matrix suite of benchmarks.",
@@ -30,8 +30,7 @@ COMMANDS = {
     "stop": "Stop sidecars.",
     "sync": "Deliver what waits in a spool.",
 }
-#: The one whose name no module can have.
-_MODULES = {"import": "import_results"}
+_PLACES = {"import": ("import_results", "import_command")}
 
 
 class _Commands(click.Group):
@@ -45,8 +44,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        name = _MODULES.get(cmd_name, cmd_name)
-        module = importlib.import_module(f"allele_mlflow.cli.{name}")
+        place, name = _PLACES.get(cmd_name, (cmd_name, cmd_name))
+        module = importlib.import_module(f"allele_mlflow.cli.{place}")
         command: click.Command = getattr(module, name)
         return command
 

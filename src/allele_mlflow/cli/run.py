@@ -23,7 +23,9 @@ from allele_mlflow.matrix.cells import select_cells
 from allele_mlflow.matrix.find_suite import find_suite
 from allele_mlflow.matrix.history import seconds_by_cell
 from allele_mlflow.matrix.options import RunOptions
-from allele_mlflow.matrix.runner import Outcome, Prepared, SuiteRunner, find_last, prepare_suite
+from allele_mlflow.matrix.prepared import Prepared, find_last, prepare_suite
+from allele_mlflow.matrix.results import Outcome
+from allele_mlflow.matrix.runner import SuiteRunner
 from allele_mlflow.matrix.suite_results import Published, SuiteResults
 from allele_mlflow.settings import Settings
 

@@ -16,8 +16,7 @@ from rich.text import Text
 from allele_mlflow.cli.output import shown
 from allele_mlflow.cli.suite_display import duration_text
 from allele_mlflow.matrix.messages import CellFailure
-from allele_mlflow.matrix.results import TrialRow, group_failures
-from allele_mlflow.matrix.runner import Outcome
+from allele_mlflow.matrix.results import Outcome, TrialRow, group_failures
 from allele_mlflow.matrix.suite import MetricFacts
 from allele_mlflow.units import Direction
 

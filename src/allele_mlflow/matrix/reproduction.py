@@ -18,7 +18,7 @@ from allele_mlflow.errors import ErrorKind, MatrixError
 from allele_mlflow.matrix import supervisor, tags
 from allele_mlflow.matrix.cells import Cell
 from allele_mlflow.matrix.messages import CellRequest, CellResult, decode, encode
-from allele_mlflow.matrix.runner import SUITE_FILE, Prepared, prepare_suite
+from allele_mlflow.matrix.prepared import SUITE_FILE, Prepared, prepare_suite
 from allele_mlflow.matrix.suite import MetricFacts
 from allele_mlflow.matrix.suite_file import parse_suite
 

@@ -13,6 +13,7 @@ import pandas as pd
 from allele_mlflow.failures import Category
 from allele_mlflow.matrix.cells import Cell
 from allele_mlflow.matrix.messages import CellFailure, CellResult
+from allele_mlflow.matrix.prepared import Prepared
 
 #: Columns of `results_frame` that every row has; parameters and metrics follow.
 COLUMNS = (
@@ -52,6 +53,40 @@ class TrialRow:
         In a word.
         """
         return "finished" if self.failure is None else "failed"
+
+
+@dataclass
+class Outcome:
+    """
+    What became of an execution.
+
+    Attributes:
+        rows: Of each trial that was tried, now or in an earlier part.
+        failures: Every failed attempt of this part: its cell's name, and why.
+        is_interrupted: It was stopped before its end, by Ctrl-C.
+        left_count: Trials that were not tried, because it stopped.
+    """
+
+    prepared: Prepared
+    rows: list[TrialRow] = field(default_factory=list)
+    failures: list[tuple[str, CellFailure]] = field(default_factory=list)
+    is_interrupted: bool = False
+    left_count: int = 0
+    seconds: float = 0.0
+
+    @property
+    def finished_count(self) -> int:
+        """
+        Trials that finished.
+        """
+        return sum(row.failure is None for row in self.rows)
+
+    @property
+    def failed_count(self) -> int:
+        """
+        Trials that failed, after all retries.
+        """
+        return sum(row.failure is not None for row in self.rows)
 
 
 def row_of(cell: Cell, result: CellResult, *, seed: int, order: int) -> TrialRow:

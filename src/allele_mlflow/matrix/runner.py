@@ -12,7 +12,6 @@ import contextlib
 import queue
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +22,15 @@ from allele_mlflow.errors import AlleleMlflowError, ErrorKind, MatrixError, Side
 from allele_mlflow.failures import describe_failure
 from allele_mlflow.logger import start_logger
 from allele_mlflow.matrix import supervisor, tags
-from allele_mlflow.matrix.benchmark import check_params, find_benchmark, source_version
-from allele_mlflow.matrix.cells import Cell, Trial, make_cells, repeat_seed, select_cells
+from allele_mlflow.matrix.cells import Cell, Trial, repeat_seed, select_cells
 from allele_mlflow.matrix.exclusive import hold_machine
 from allele_mlflow.matrix.executors import CellExecutor, open_executor
-from allele_mlflow.matrix.history import Execution, await_spooled, last_execution, spooled_runs
+from allele_mlflow.matrix.history import Execution, await_spooled, spooled_runs
 from allele_mlflow.matrix.messages import CellFailure, CellRequest, CellResult, decode, encode
 from allele_mlflow.matrix.options import Beginning, RunOptions, SilentView, SuiteView
 from allele_mlflow.matrix.plan import WAIT, Submit, SuitePlan
-from allele_mlflow.matrix.results import TrialRow, row_of
-from allele_mlflow.matrix.suite import Suite
-from allele_mlflow.matrix.suite_alerts import read_alerts
-from allele_mlflow.matrix.suite_file import checked_suite, suite_text
+from allele_mlflow.matrix.prepared import SUITE_FILE, Prepared, find_last
+from allele_mlflow.matrix.results import Outcome, TrialRow, row_of
 from allele_mlflow.matrix.trial import SECONDS_METRIC
 from allele_mlflow.queue import spool
 from allele_mlflow.queue.archive import is_abandoned
@@ -47,110 +43,6 @@ from allele_mlflow.sidecar.profile import profile_of
 TICK_S = 0.2
 #: How long a runner that goes on waits for what its own spool still holds.
 SPOOLED_S = 60.0
-SUITE_FILE = "suite.toml"
-
-
-@dataclass
-class Prepared:
-    """
-    A suite that can be run: its function is found, its cells are made.
-    """
-
-    suite: Suite
-    folder: Path
-    cells: list[Cell]
-    version: str
-    #: The text that it was read from.
-    text: str
-
-
-@dataclass
-class Outcome:
-    """
-    What became of an execution.
-
-    Attributes:
-        rows: Of each trial that was tried, now or in an earlier part.
-        failures: Every failed attempt of this part: its cell's name, and why.
-        is_interrupted: It was stopped before its end, by Ctrl-C.
-        left_count: Trials that were not tried, because it stopped.
-    """
-
-    prepared: Prepared
-    rows: list[TrialRow] = field(default_factory=list)
-    failures: list[tuple[str, CellFailure]] = field(default_factory=list)
-    is_interrupted: bool = False
-    left_count: int = 0
-    seconds: float = 0.0
-
-    @property
-    def finished_count(self) -> int:
-        """
-        Trials that finished.
-        """
-        return sum(row.failure is None for row in self.rows)
-
-    @property
-    def failed_count(self) -> int:
-        """
-        Trials that failed, after all retries.
-        """
-        return sum(row.failure is not None for row in self.rows)
-
-
-def prepare_suite(suite: Suite, folder: Path, *, text: str | None = None) -> Prepared:
-    """
-    Find the suite's function and make its cells.
-
-    Args:
-        suite: What to run.
-        folder: Its own: first on the path of modules.
-        text: What it was read from, kept with its results.
-    Raises:
-        MatrixError: there is no such function, it does not take the parameters, or there is no
-            cell. What the benchmark's own module raises becomes one too.
-    """
-    suite = checked_suite(suite)
-    read_alerts(suite.alerts)
-    try:
-        function = find_benchmark(suite.benchmark, folder)
-    except MatrixError:
-        raise
-    except Exception as exc:
-        failure = describe_failure(exc)
-        raise MatrixError(
-            f"benchmark {suite.benchmark!r} cannot be imported: {failure.error_type}: "
-            f"{failure.message}",
-            kind=ErrorKind.BAD_BENCHMARK,
-            traceback=failure.traceback,
-        ) from exc
-    version = source_version(function)
-    cells = make_cells(suite, version=version)
-    for names in {tuple(cell.params): cell for cell in cells}:
-        check_params(function, names, suite.benchmark)
-    return Prepared(suite, folder, cells, version, text or suite_text(suite))
-
-
-def find_last(prepared: Prepared, settings: Settings) -> Execution | None:
-    """
-    The newest execution of the suite, with what its trials came to.
-
-    Raises:
-        TrackingError: the store does not answer.
-    """
-    from allele_mlflow.tracking.reader import open_reader
-    from allele_mlflow.tracking.schema import sqlite_path
-
-    path = sqlite_path(settings.tracking_uri)
-    if path is not None and not path.exists():
-        return None  # the first run of all makes it
-    with contextlib.closing(open_reader(settings.tracking_uri)) as reader:
-        return last_execution(
-            reader,
-            settings.experiment_prefix + prepared.suite.name,
-            prepared.suite.name,
-            metric_keys=[*prepared.suite.objectives, SECONDS_METRIC],
-        )
 
 
 class SuiteRunner:

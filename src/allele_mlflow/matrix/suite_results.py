@@ -22,8 +22,13 @@ from allele_mlflow.environment.taking import take_environment
 from allele_mlflow.errors import TrackingError
 from allele_mlflow.matrix import tags
 from allele_mlflow.matrix.history import await_spooled
-from allele_mlflow.matrix.results import errors_document, group_failures, results_frame
-from allele_mlflow.matrix.runner import Outcome, Prepared
+from allele_mlflow.matrix.prepared import Prepared
+from allele_mlflow.matrix.results import (
+    Outcome,
+    errors_document,
+    group_failures,
+    results_frame,
+)
 from allele_mlflow.reports.figures import convergence, objective_by_cell
 from allele_mlflow.reports.html import suite_report
 from allele_mlflow.reports.markdown import suite_markdown

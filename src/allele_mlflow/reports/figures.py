@@ -149,7 +149,7 @@ def convergence(
         curve, steps, repeats = curve_of(readings[readings.cell_key == key])
         repeat_counts.append(repeats)
         step_count, thinned_count = max(step_count, steps), max(thinned_count, len(curve))
-        for trace in _curve_traces(curve, html.escape(name, quote=False), number, theme):
+        for trace in _curve_traces(curve, _as_text(name), number, theme):
             figure.add_trace(trace)
     _lay_out(figure, theme, title=f"{clean(objective)} by step{explain(unit, Direction.NONE)}")
     figure.layout.meta["note"] = _note_of_curves(
@@ -176,7 +176,7 @@ def axis_title(name: str, unit: str) -> str:
     """
     A metric's name and unit, escaped for plotly.
     """
-    return html.escape(shorten(clean(name), 80) + explain(unit, Direction.NONE), quote=False)
+    return _as_text(shorten(clean(name), 80) + explain(unit, Direction.NONE))
 
 
 # Repeats, one row a cell.
@@ -270,7 +270,7 @@ def _category(category: object) -> str:
 
 def _hover(name: object, *parts: str, most_characters: int = _WIDE_NAME) -> str:
     words = [shorten(clean(name), most_characters), *(part for part in parts if part)]
-    return "<br>".join(html.escape(word, quote=False) for word in words)
+    return "<br>".join(_as_text(word) for word in words)
 
 
 def _note_of_repeats(points: pd.DataFrame, drawn: pd.DataFrame, *, cell_count: int) -> str:
@@ -299,7 +299,7 @@ def _lay_out_rows(figure: go.Figure, names: list[str]) -> None:
         yaxis={
             "tickmode": "array",
             "tickvals": list(range(count)),
-            "ticktext": [html.escape(name, quote=False) for name in wide],
+            "ticktext": [_as_text(name) for name in wide],
             "tickfont": {"size": 12 if count <= 50 else 10},
             "range": [count - 0.4 if count else 0.5, -0.6],
             "automargin": True,
@@ -308,8 +308,7 @@ def _lay_out_rows(figure: go.Figure, names: list[str]) -> None:
         },
     )
     figure.layout.meta["narrow_names"] = [
-        "<br>".join(html.escape(line, quote=False) for line in _break(name, lines))
-        for name in narrow
+        "<br>".join(_as_text(line) for line in _break(name, lines)) for name in narrow
     ]
 
 
@@ -319,7 +318,7 @@ def _break(name: str, lines: int) -> list[str]:
 
 
 def _lay_out_values(figure: go.Figure, values: pd.Series, title: str, has_margin: bool) -> None:
-    is_wide = len(values) > 0 and values.min() > 0 and values.max() / values.min() > _WIDE_SPAN
+    is_wide = len(values) > 0 and values.min() > 0 and values.max() > _WIDE_SPAN * values.min()
     end = 1 - _MARGIN_SHARE if has_margin else 1
     figure.update_layout(
         xaxis={
@@ -416,9 +415,10 @@ def _note_of_curves(
 
 def _lay_out_steps(figure: go.Figure, title: str, *, is_empty: bool) -> None:
     figure.update_layout(
-        height=460,
+        height=400 + 18 * len(figure.data) // 2,  # the legend, two names a line
         showlegend=not is_empty,
         hovermode="closest",
+        legend={"yref": "container", "y": 0, "yanchor": "bottom"},
         xaxis={"title": {"text": "step"}, "automargin": True, "visible": not is_empty},
         yaxis={"title": {"text": title}, "automargin": True, "visible": not is_empty},
     )
@@ -441,7 +441,7 @@ def _lay_out(figure: go.Figure, theme: _Theme, *, title: str) -> None:
         font={"family": _FONT, "size": 13, "color": theme.ink},
         paper_bgcolor=theme.paper,
         plot_bgcolor=theme.paper,
-        margin={"l": 10, "r": 10, "t": 70, "b": 10},
+        margin={"l": 10, "r": 10, "t": 85, "b": 10},
         hoverlabel={"bgcolor": theme.paper, "font": {"color": theme.ink}, "align": "left"},
         legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom"},
         showlegend=True,
@@ -451,7 +451,7 @@ def _lay_out(figure: go.Figure, theme: _Theme, *, title: str) -> None:
 
 def _write_title(figure: go.Figure) -> go.Figure:
     meta = figure.layout.meta
-    title, note = (html.escape(meta[part], quote=False) for part in ("title", "note"))
+    title, note = (_as_text(meta[part]) for part in ("title", "note"))
     figure.update_layout(
         title={
             "text": f"{title}<br><span style='font-size:12px'>{note}</span>",
@@ -461,7 +461,7 @@ def _write_title(figure: go.Figure) -> go.Figure:
             "y": 1,
             "yanchor": "top",
             "yref": "container",
-            "pad": {"t": 10},
+            "pad": {"t": 22},
             "font": {"size": 16},
         }
     )
@@ -477,6 +477,13 @@ def _say_nothing_to_show(figure: go.Figure, x: float) -> None:
 def _count(shown: int, whole: int, noun: str) -> str:
     words = f"{whole} {noun}{'' if whole == 1 else 's'}"
     return words if shown == whole else f"{shown} of {words}"
+
+
+def _as_text(text: str) -> str:
+    """
+    Text that plotly shows as it is: neither its HTML, nor its templates, which even names can be.
+    """
+    return html.escape(text, quote=False).replace("%{", "&#37;{")
 
 
 def _numbers(values: Any) -> list[float]:

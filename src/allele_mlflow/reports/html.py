@@ -67,7 +67,7 @@ def suite_report(summary: SuiteSummary) -> str:
     script = plotly_script()
     left_bytes = REPORT_BYTES_MAX - len(plain.encode()) - len(script.encode())
     chosen = list(_choose_figures(summary, left_bytes))
-    return _render(page, chosen, script) if any(chosen) else plain
+    return _render(page, chosen, script=script if any(map(any, chosen)) else "")
 
 
 def _tables_of(summary: SuiteSummary, most_rows: int) -> dict[str, Any]:

@@ -81,10 +81,14 @@ def headline_of(summary: SuiteSummary) -> list[tuple[str, str]]:
     """
     rows = cell_rows(summary.results, summary.objectives)
     started, ended = summary.started_at, summary.ended_at
-    took = write_duration((ended - started).total_seconds()) if ended is not None else "not ended"
+    # written first: a moment without a zone is refused with words, not in the subtraction
+    start = write_time(started)
+    end = write_time(ended) if ended is not None else "not ended"
+    took = write_duration((ended - started).total_seconds()) if ended is not None else MISSING
     return [
         ("Execution", _name(summary.execution)),
-        ("Started", write_time(started)),
+        ("Started", start),
+        ("Ended", end),
         ("Duration", took),
         ("Where", _text(summary.where) or MISSING),
         ("Cells", _count_cells(rows)),
