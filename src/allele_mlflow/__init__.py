@@ -10,6 +10,7 @@ A log call is a store into a memory-mapped file; a sidecar process delivers to M
 `start_logger`.
 """
 
+import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,9 @@ from allele_mlflow.settings import Settings
 from allele_mlflow.version import __version__
 
 if TYPE_CHECKING:
+    from allele_mlflow.environment.comparability import Comparability, compare_environments
+    from allele_mlflow.environment.fingerprint import Environment, read_environment
+    from allele_mlflow.environment.taking import take_environment
     from allele_mlflow.log_lines import CorrelationFilter, LogContextHandler
     from allele_mlflow.tracking.reader import artifact_readings, open_reader
 
@@ -53,9 +57,11 @@ __all__ = [
     "AlertRule",
     "AlleleMlflowError",
     "AlleleMlflowWarning",
+    "Comparability",
     "CorrelationFilter",
     "DeliveryError",
     "DeliveryReport",
+    "Environment",
     "ErrorKind",
     "Ledger",
     "LogContextHandler",
@@ -75,23 +81,33 @@ __all__ = [
     "__version__",
     "artifact_readings",
     "attach",
+    "compare_environments",
     "correlation_context",
     "correlation_id",
     "current_logger",
     "open_reader",
+    "read_environment",
     "start_logger",
     "structlog_processor",
+    "take_environment",
 ]
+
+#: Names that come when they are asked for: with them pandas, logging and subprocess are loaded,
+#: which the benchmark's process is to be spared.
+_LATER = {
+    "Comparability": "environment.comparability",
+    "CorrelationFilter": "log_lines",
+    "Environment": "environment.fingerprint",
+    "LogContextHandler": "log_lines",
+    "artifact_readings": "tracking.reader",
+    "compare_environments": "environment.comparability",
+    "open_reader": "tracking.reader",
+    "read_environment": "environment.fingerprint",
+    "take_environment": "environment.taking",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # what reads imports pandas, which the benchmark's process is to be spared
-    if name in ("artifact_readings", "open_reader"):
-        from allele_mlflow.tracking import reader
-
-        return getattr(reader, name)
-    if name in ("CorrelationFilter", "LogContextHandler"):  # and this imports logging
-        from allele_mlflow import log_lines
-
-        return getattr(log_lines, name)
+    if name in _LATER:
+        return getattr(importlib.import_module(f"allele_mlflow.{_LATER[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

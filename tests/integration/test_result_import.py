@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from mlflow import MlflowClient
 
 from allele_mlflow.cli.exit_codes import ExitCode
-from allele_mlflow.cli.import_results import import_command
+from allele_mlflow.cli.main import commands
 
 ENTRY = {
     "config": {"model": "llama3", "temperature": 0.7},
@@ -33,6 +33,8 @@ def place(sqlite_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ALLELE_MLFLOW_TRACKING_URI", sqlite_store)
+    # the command arranges MLflow's environment for itself, as for a process of its own
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
 
 
 def write(folder: Path, entries: dict[str, Any], name: str = "results.json") -> Path:
@@ -46,7 +48,7 @@ def run_import(*arguments: str) -> tuple[int, str]:
     """
     Exit code and output of the command.
     """
-    result = CliRunner().invoke(import_command, list(arguments), standalone_mode=False)
+    result = CliRunner().invoke(commands, ["import", *arguments], standalone_mode=False)
     if result.exception is not None:
         raise result.exception
     return result.return_value, result.stdout

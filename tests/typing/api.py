@@ -30,8 +30,12 @@ from allele_mlflow import (
     TransientTrackingError,
     __version__,
     attach,
+    compare_environments,
+    correlation_context,
+    correlation_id,
     current_logger,
     start_logger,
+    take_environment,
 )
 
 
@@ -189,3 +193,14 @@ def handle_errors(log: RunLogger) -> str:
         return str(error.facts)
     warning: type[UserWarning] = AlleleMlflowWarning
     return f"{__version__} {warning}"
+
+
+def where_and_why(folder: Path) -> None:
+    """
+    Fingerprints and their verdict; ids of log lines.
+    """
+    found = compare_environments(take_environment(folder), take_environment(folder))
+    assert_type(found.line(), str)
+    with correlation_context(cell="rate=0.1") as held:
+        assert_type(held, str)
+    assert_type(correlation_id(), str | None)
