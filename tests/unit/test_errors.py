@@ -14,6 +14,7 @@ from allele_mlflow.errors import (
     AlleleMlflowError,
     DeliveryError,
     ErrorKind,
+    MatrixError,
     PermanentTrackingError,
     QueueClosedError,
     QueueError,
@@ -31,6 +32,7 @@ TREE: dict[type[AlleleMlflowError], tuple[type[BaseException], ...]] = {
     AlleleMlflowError: (Exception,),
     SettingsError: (AlleleMlflowError, ValueError),
     RecordError: (AlleleMlflowError, ValueError),
+    MatrixError: (AlleleMlflowError, ValueError),
     QueueError: (AlleleMlflowError,),
     QueueFormatError: (QueueError,),
     QueueClosedError: (QueueError,),
@@ -61,6 +63,8 @@ KINDS = (
     "refused",
     "not_found",
     "undelivered",
+    "bad_suite",
+    "bad_benchmark",
 )
 
 

@@ -8,6 +8,8 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from allele_mlflow.environment.fingerprint import Environment
+from allele_mlflow.environment.taking import take_environment
 from allele_mlflow.errors import ErrorKind, MatrixError
 from allele_mlflow.failures import describe_failure
 from allele_mlflow.matrix.benchmark import check_params, find_benchmark, source_version
@@ -21,6 +23,7 @@ from allele_mlflow.settings import Settings
 
 #: Artifact of a suite's run.
 SUITE_FILE = "suite.toml"
+ENVIRONMENT_FILE = "environment.json"
 
 
 @dataclass
@@ -35,6 +38,8 @@ class Prepared:
     version: str
     #: The text that it was read from.
     text: str
+    #: Of this machine and the suite's checkout.
+    environment: Environment
 
 
 def prepare_suite(suite: Suite, folder: Path, *, text: str | None = None) -> Prepared:
@@ -67,7 +72,9 @@ def prepare_suite(suite: Suite, folder: Path, *, text: str | None = None) -> Pre
     cells = make_cells(suite, version=version)
     for names in {tuple(cell.params): cell for cell in cells}:
         check_params(function, names, suite.benchmark)
-    return Prepared(suite, folder, cells, version, text or suite_text(suite))
+    return Prepared(
+        suite, folder, cells, version, text or suite_text(suite), take_environment(folder)
+    )
 
 
 def find_last(prepared: Prepared, settings: Settings) -> Execution | None:

@@ -13,16 +13,19 @@ from typing import Any, NamedTuple
 
 from allele_mlflow.environment.comparability import Comparability, compare_environments
 from allele_mlflow.environment.fingerprint import read_environment
-from allele_mlflow.environment.taking import take_environment
 from allele_mlflow.errors import ErrorKind, MatrixError
 from allele_mlflow.matrix import supervisor, tags
 from allele_mlflow.matrix.cells import Cell
 from allele_mlflow.matrix.messages import CellRequest, CellResult, decode, encode
-from allele_mlflow.matrix.prepared import SUITE_FILE, Prepared, prepare_suite
+from allele_mlflow.matrix.prepared import (
+    ENVIRONMENT_FILE,
+    SUITE_FILE,
+    Prepared,
+    prepare_suite,
+)
 from allele_mlflow.matrix.suite import MetricFacts
 from allele_mlflow.matrix.suite_file import parse_suite
 
-ENVIRONMENT_FILE = "environment.json"
 RUN_UID = "allele.run_uid"
 
 
@@ -149,7 +152,7 @@ def reproduce(stored: StoredCell, folder: Path, *, tolerance: float) -> Reproduc
     comparability = None
     if stored.environment is not None:
         comparability = compare_environments(
-            read_environment(stored.environment), take_environment(folder)
+            read_environment(stored.environment), prepared.environment
         )
     result = decode(supervisor.run_cell(encode(_request(prepared, cell, stored))), CellResult)
     supervisor.close_servers()

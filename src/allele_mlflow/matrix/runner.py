@@ -172,6 +172,7 @@ class SuiteRunner:
             run_uid=last.run_uid if last is not None else None,
             tags={
                 **suite.tags,
+                **self._prepared.environment.tags,
                 tags.KIND: tags.RunKind.SUITE,
                 tags.SUITE: suite.name,
                 tags.BENCHMARK: suite.benchmark,
@@ -344,6 +345,7 @@ class SuiteRunner:
             correlation_id=log.correlation_id,
             tags={
                 **suite.tags,
+                **self._place_tags(executor),
                 tags.KIND: tags.RunKind.CELL,
                 tags.SUITE: suite.name,
                 tags.EXECUTION: log.run_uid,
@@ -369,6 +371,15 @@ class SuiteRunner:
             memory_limit_bytes=suite.memory_limit_bytes,
             hash_seed=hash_seed,
         )
+
+    def _place_tags(self, executor: CellExecutor) -> dict[str, str]:
+        """
+        Where a cell runs, as far as that is here: of another machine its own sidecar tells.
+        """
+        found = dict(self._prepared.environment.tags)
+        if not executor.is_local:
+            found.pop(tags.ENVIRONMENT, None)
+        return found
 
     # --- the end ---------------------------------------------------------------------------------
 

@@ -20,11 +20,10 @@ import pandas as pd
 
 from allele_mlflow.clock import now_ns
 from allele_mlflow.environment.fingerprint import Environment
-from allele_mlflow.environment.taking import take_environment
 from allele_mlflow.errors import TrackingError
 from allele_mlflow.matrix import tags
 from allele_mlflow.matrix.history import await_spooled
-from allele_mlflow.matrix.prepared import Prepared
+from allele_mlflow.matrix.prepared import ENVIRONMENT_FILE, Prepared
 from allele_mlflow.matrix.results import (
     Outcome,
     errors_document,
@@ -216,11 +215,8 @@ class SuiteResults:
 
     def _summary(self, outcome: Outcome, frame: pd.DataFrame, log: RunLogger) -> SuiteSummary:
         suite = self._prepared.suite
-        environment = take_environment(self._prepared.folder)
-        log.json(msgspec.to_builtins(environment), "environment.json")
-        if environment.commit:
-            log.tag(tags.COMMIT, environment.commit)
-        log.tag(tags.ENVIRONMENT, environment.identity)
+        environment = self._prepared.environment
+        log.json(msgspec.to_builtins(environment), ENVIRONMENT_FILE)
         notes = [*self._notes]
         if outcome.is_interrupted:
             notes.append("The execution was interrupted: some trials are missing.")

@@ -27,10 +27,11 @@ HOST = "allele.host"
 #: Of the host when the cell began: how many processes wanted to run, over the last minute.
 LOAD = "allele.load_1m"
 HASH_SEED = "allele.hash_seed"
-COMMIT = "allele.commit"
+#: Of the suite's checkout, under the name that MLflow's pages show.
+COMMIT = "mlflow.source.git.commit"
 #: The suite's folder, on the machine that ran it.
 FOLDER = "allele.suite_folder"
-ENVIRONMENT = "allele.suite_environment"
+ENVIRONMENT = "allele.environment"
 
 
 class RunKind(StrEnum):

@@ -14,6 +14,7 @@ from typing import Any, SupportsIndex
 from allele_mlflow.clock import now_monotonic_s, process_cpu_s
 from allele_mlflow.errors import AlleleMlflowError
 from allele_mlflow.failures import describe_failure
+from allele_mlflow.log_context import correlation_context
 from allele_mlflow.logger import start_logger
 from allele_mlflow.matrix import tags
 from allele_mlflow.matrix.benchmark import (
@@ -59,7 +60,10 @@ def run_trial(job: CellJob) -> CellReport:
     if log.handle():
         spool.write_whole(folder / HANDLE_FILE, log.handle().encode())
     try:
-        with log:
+        context = correlation_context(
+            request.correlation_id or None, run_uid=log.run_uid, cell=request.cell
+        )
+        with log, context:
             trial.run(log)
     except BaseException as exc:  # noqa: BLE001 - a border: the benchmark's own code; it is reported
         return _failed(exc, trial)
