@@ -7,7 +7,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -15,13 +14,13 @@ import click
 
 from allele_mlflow import settings as settings_module
 from allele_mlflow.cli.exit_codes import ExitCode
-from allele_mlflow.cli.output import json_text, say, shown
+from allele_mlflow.cli.output import complain, json_text, say, shown
 from allele_mlflow.cli.suite_display import duration_text, open_view
 from allele_mlflow.cli.suite_tables import failures_table, rendered, results_table
 from allele_mlflow.errors import TrackingError
 from allele_mlflow.matrix.cells import select_cells
 from allele_mlflow.matrix.find_suite import find_suite
-from allele_mlflow.matrix.history import seconds_by_cell
+from allele_mlflow.matrix.forecast import Forecast, forecast
 from allele_mlflow.matrix.options import RunOptions
 from allele_mlflow.matrix.prepared import Prepared, find_last, prepare_suite
 from allele_mlflow.matrix.results import Outcome
@@ -149,61 +148,49 @@ def _show_plan(
     """
     What would be run, and how long that took before.
     """
+    suite = prepared.suite
     cells = prepared.cells if options.only is None else select_cells(prepared.cells, options.only)
     last = None
     try:
-        last = find_last(replace(prepared, cells=cells), settings)
+        last = find_last(prepared, settings)
     except TrackingError as exc:
-        say(f"no prediction, for what was measured before cannot be read: {shown(str(exc))}")
-    past = last.past_trials() if last is not None else {}
-    seconds = seconds_by_cell(last.runs) if last is not None else {}
-    suite = prepared.suite
-    goes_on = options.is_resumed or options.retries_failed
-    rows = []
-    for cell in cells:
-        wanted = 0
-        for repeat in range(suite.repeats):
-            before = past.get((cell.key, repeat)) if goes_on else None
-            is_left_out = options.retries_failed and before is None
-            wanted += not (is_left_out or (before is not None and before.is_finished))
-        rows.append((cell, wanted, seconds.get(cell.key)))
-    known = [s for _, wanted, s in rows if s is not None]
-    mean_s = sum(known) / len(known) if known else None
-    total_s = None
-    if mean_s is not None:
-        total_s = sum(wanted * (mean_s if s is None else s) for _, wanted, s in rows)
-    width = _width(options.executor or suite.executor)
-    if suite.exclusive or options.is_exclusive:
-        width = 1
-    document = {
-        "suite": suite.name,
-        "executor": options.executor or suite.executor,
+        complain(f"what was measured before cannot be read: {exc}")
+    executor = options.executor or suite.executor
+    is_exclusive = suite.exclusive or options.is_exclusive
+    width = 1 if is_exclusive else _width(executor)
+    found = forecast(suite, cells, last, options, width=width)
+    if as_json:
+        say(json_text(_plan_document(suite.name, executor, found)))
+        return
+    for cell, runs, seconds in found.cells:
+        text = f"{cell.name}: {runs} run{'s' if runs != 1 else ''}"
+        say(shown(text) + ("" if seconds is None else f", {duration_text(seconds)} each before"))
+    more = " or more" if suite.adaptive is not None else ""
+    say(f"{len(cells):,} cells, {found.run_count:,} runs{more}, {executor}")
+    if found.seconds is None:
+        say("how long they take is not known: none has finished before")
+        return
+    guess = f" ({found.guessed_count} cells are guessed)" if found.guessed_count else ""
+    say(f"about {duration_text(found.seconds)}, as before{guess}")
+
+
+def _plan_document(suite: str, executor: str, found: Forecast) -> dict[str, Any]:
+    return {
+        "suite": suite,
+        "executor": executor,
         "cells": [
             {
                 "cell": cell.name,
                 "cell_key": cell.key,
                 "params": dict(cell.params),
-                "runs": wanted,
-                "seconds": s,
+                "runs": runs,
+                "seconds": seconds,
             }
-            for cell, wanted, s in rows
+            for cell, runs, seconds in found.cells
         ],
-        "runs": sum(wanted for _, wanted, _ in rows),
-        "predicted_s": None if total_s is None else total_s / width,
+        "runs": found.run_count,
+        "predicted_s": found.seconds,
     }
-    if as_json:
-        say(json_text(document))
-        return
-    for cell, wanted, s in rows:
-        text = f"{cell.name}: {wanted} run{'s' if wanted != 1 else ''}"
-        say(shown(text) + ("" if s is None else f", {duration_text(s)} each before"))
-    more = " or more" if suite.adaptive is not None else ""
-    say(f"{len(cells):,} cells, {document['runs']:,} runs{more}, {document['executor']}")
-    if total_s is None:
-        say("how long they take is not known: none has finished before")
-    else:
-        guess = "" if len(known) == len(rows) else f" ({len(rows) - len(known)} cells are guessed)"
-        say(f"about {duration_text(total_s / width)}, as before{guess}")
 
 
 def _width(executor: str) -> int:

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from allele_mlflow.failures import Category
+from allele_mlflow.failures import Category, describe_failure
 
 CellStatus = Literal["finished", "failed"]
 T = TypeVar("T", bound=msgspec.Struct)
@@ -78,6 +78,26 @@ class CellFailure(msgspec.Struct, frozen=True, kw_only=True):
         """
         name = self.error_type.rpartition(".")[2]
         return f"{name}: {self.message}" if self.message else name
+
+
+def failure_of(exc: BaseException, *, log_tail: str = "", note: str = "") -> CellFailure:
+    """
+    An exception as the failure of a cell.
+
+    Args:
+        exc: What was raised, or would have been.
+        log_tail: The last lines that the cell wrote.
+        note: Put before its message.
+    """
+    found = describe_failure(exc)
+    return CellFailure(
+        category=found.category,
+        error_type=found.error_type,
+        message=note + found.message,
+        fingerprint=found.fingerprint,
+        traceback=found.traceback if exc.__traceback__ is not None else "",
+        log_tail=log_tail,
+    )
 
 
 class CellResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,14 +19,19 @@ import msgspec
 
 from allele_mlflow.clock import now_monotonic_s
 from allele_mlflow.errors import AlleleMlflowError, ErrorKind, MatrixError, SidecarError
-from allele_mlflow.failures import describe_failure
 from allele_mlflow.logger import start_logger
 from allele_mlflow.matrix import supervisor, tags
 from allele_mlflow.matrix.cells import Cell, Trial, repeat_seed, select_cells
 from allele_mlflow.matrix.exclusive import hold_machine
 from allele_mlflow.matrix.executors import CellExecutor, open_executor
 from allele_mlflow.matrix.history import Execution, await_spooled, spooled_runs
-from allele_mlflow.matrix.messages import CellFailure, CellRequest, CellResult, decode, encode
+from allele_mlflow.matrix.messages import (
+    CellRequest,
+    CellResult,
+    decode,
+    encode,
+    failure_of,
+)
 from allele_mlflow.matrix.options import Beginning, RunOptions, SilentView, SuiteView
 from allele_mlflow.matrix.plan import WAIT, Submit, SuitePlan
 from allele_mlflow.matrix.prepared import SUITE_FILE, Prepared, find_last
@@ -301,20 +306,13 @@ class SuiteRunner:
         try:
             return decode(future.result(), CellResult)
         except (Exception, CancelledError) as exc:  # noqa: BLE001 - a border: the executor is anybody's; it becomes the trial's failure
-            failure = describe_failure(exc)
             return CellResult(
                 cell_key=trial.cell.key,
                 repeat=trial.repeat,
                 attempt=attempt,
                 run_uid="",
                 status="failed",
-                failure=CellFailure(
-                    category=failure.category,
-                    error_type=failure.error_type,
-                    message=f"the executor did not carry it: {failure.message}",
-                    fingerprint=failure.fingerprint,
-                    traceback=failure.traceback,
-                ),
+                failure=failure_of(exc, note="the executor did not carry it: "),
             )
 
     def _request(

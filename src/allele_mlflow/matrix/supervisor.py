@@ -28,7 +28,6 @@ import msgspec
 from allele_mlflow import settings as settings_module
 from allele_mlflow.clock import now_monotonic_s, now_ns, pause_s
 from allele_mlflow.errors import AlleleMlflowError
-from allele_mlflow.failures import describe_failure
 from allele_mlflow.logger import attach
 from allele_mlflow.matrix import cell_process, cell_tree
 from allele_mlflow.matrix.log_tail import read_tail
@@ -36,13 +35,13 @@ from allele_mlflow.matrix.messages import (
     HANDLE_FILE,
     LOG_FILE,
     REPORT_FILE,
-    CellFailure,
     CellJob,
     CellReport,
     CellRequest,
     CellResult,
     decode,
     encode,
+    failure_of,
 )
 from allele_mlflow.matrix.trial import LOG_ARTIFACT, run_trial
 from allele_mlflow.queue import spool
@@ -308,17 +307,8 @@ def _read_report(job: CellJob) -> CellReport | None:
 
 
 def _report_of(reason: BaseException, job: CellJob) -> CellReport:
-    failure = describe_failure(reason)
-    return CellReport(
-        status="failed",
-        failure=CellFailure(
-            category=failure.category,
-            error_type=failure.error_type,
-            message=failure.message,
-            fingerprint=failure.fingerprint,
-            log_tail=read_tail(Path(job.folder) / LOG_FILE),
-        ),
-    )
+    log_tail = read_tail(Path(job.folder) / LOG_FILE)
+    return CellReport(status="failed", failure=failure_of(reason, log_tail=log_tail))
 
 
 class CellDiedError(RuntimeError):

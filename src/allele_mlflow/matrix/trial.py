@@ -13,7 +13,6 @@ from typing import Any, SupportsIndex
 
 from allele_mlflow.clock import now_monotonic_s, process_cpu_s
 from allele_mlflow.errors import AlleleMlflowError
-from allele_mlflow.failures import describe_failure
 from allele_mlflow.log_context import correlation_context
 from allele_mlflow.logger import start_logger
 from allele_mlflow.matrix import tags
@@ -28,10 +27,10 @@ from allele_mlflow.matrix.messages import (
     FILES_FOLDER,
     HANDLE_FILE,
     LOG_FILE,
-    CellFailure,
     CellJob,
     CellReport,
     CellRequest,
+    failure_of,
 )
 from allele_mlflow.matrix.suite_alerts import read_alerts
 from allele_mlflow.queue import spool
@@ -265,16 +264,5 @@ def peak_rss_bytes() -> int:
 
 
 def _failed(exc: BaseException, trial: _Trial) -> CellReport:
-    failure = describe_failure(exc)
-    return CellReport(
-        status="failed",
-        failure=CellFailure(
-            category=failure.category,
-            error_type=failure.error_type,
-            message=failure.message,
-            fingerprint=failure.fingerprint,
-            traceback=failure.traceback,
-            log_tail=read_tail(trial.log_file),
-        ),
-        **trial.found(),
-    )
+    failure = failure_of(exc, log_tail=read_tail(trial.log_file))
+    return CellReport(status="failed", failure=failure, **trial.found())
