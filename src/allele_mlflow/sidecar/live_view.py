@@ -43,8 +43,8 @@ VIEW_EVERY_S = 1.0
 MAX_CPU_RATIO = 0.01
 #: How long ago the counts were taken that rates compare with, at least; twice that at most.
 RATE_OVER_NS = 10_000_000_000
-#: Unread records of the metric lane that are looked at under lag.
-TAIL_RECORDS = 2000
+#: Unread records that are looked at under lag, of each of the last two metric segments.
+TAIL_RECORDS = 1000
 #: Phases shown: those begun last that are open, and those closed last.
 OPEN_PHASES = 50
 CLOSED_PHASES = 20
