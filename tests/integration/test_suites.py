@@ -6,12 +6,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
 from allele_mlflow.matrix import tags
+from allele_mlflow.matrix.superseded import mark_superseded
+from allele_mlflow.settings import load
 from tests.integration.suites import Place, StoredRun, await_that, document
 
 # each is a suite of real processes, and often several
@@ -389,3 +393,29 @@ def test_objective_that_is_only_logged_counts(place: Place) -> None:
     done = place.run("run", str(suite))
     assert done.returncode == 5
     assert "did you mean 'curve'" in done.stderr
+
+
+def test_second_finished_run_of_a_trial_is_marked(place: Place) -> None:
+    """
+    What an engine ran once more though it had finished: the run whose result arrived counts, the
+    other one is marked, and a resume takes it for nothing. Runs of other trials are left alone.
+    """
+    suite = place.write("twice.toml", "repeats = 2\n[matrix]\nnumber = [1]")
+    assert place.run("run", str(suite)).returncode == 0
+    first, second = place.cells()
+    script = (
+        "import sys; from allele_mlflow import start_logger\n"
+        "told = dict(one.split('=', 1) for one in sys.argv[1:])\n"
+        "start_logger('twice', tags=told, exit='drain').close()\n"
+    )
+    told = {k: v for k, v in first.tags.items() if k.startswith("allele.") and "uid" not in k}
+    arguments = [f"{key}={value}" for key, value in told.items()]
+    subprocess.run([sys.executable, "-c", script, *arguments], cwd=place.folder, check=True)
+    assert place.finished()[first.tags[tags.CELL_KEY], first.tags[tags.REPEAT]] == 2
+    settings = load({"tracking_uri": place.uri}, environ={}, folder=place.folder)
+    counted = {run.tags[tags.RUN_UID] for run in (first, second)}
+    marked = mark_superseded(settings, first.tags[tags.EXECUTION], counted)
+    assert len(marked) == 1
+    assert set(place.finished().values()) == {1}
+    assert {run.run_id for run in place.cells()} == {first.run_id, second.run_id}
+    assert mark_superseded(settings, first.tags[tags.EXECUTION], counted) == []

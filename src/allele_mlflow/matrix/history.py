@@ -23,7 +23,7 @@ _TRIAL_TAGS = (
     tags.CELL_KEY,
     tags.REPEAT,
     tags.ATTEMPT,
-    "allele.run_uid",
+    tags.RUN_UID,
 )
 
 
@@ -109,11 +109,11 @@ def last_execution(
     )
     if parent is None:
         return None
-    uid = told[parent]["allele.run_uid"]
+    uid = told[parent][tags.RUN_UID]
     runs = [
         PastRun(
             run_id,
-            told[run_id].get("allele.run_uid", ""),
+            told[run_id].get(tags.RUN_UID, ""),
             told[run_id].get(tags.CELL_KEY, ""),
             _number(told[run_id].get(tags.REPEAT)),
             _number(told[run_id].get(tags.ATTEMPT)),

@@ -26,8 +26,6 @@ from allele_mlflow.matrix.prepared import (
 from allele_mlflow.matrix.suite import MetricFacts
 from allele_mlflow.matrix.suite_file import parse_suite
 
-RUN_UID = "allele.run_uid"
-
 
 class StoredCell(NamedTuple):
     """
@@ -92,13 +90,13 @@ def load_stored(tracking_uri: str, run: str) -> StoredCell:
 
     with contextlib.closing(open_reader(tracking_uri)) as reader:
         uids = reader.runs(
-            with_deleted=True, tag_keys=[RUN_UID], param_keys=[], metric_keys=[]
+            with_deleted=True, tag_keys=[tags.RUN_UID], param_keys=[], metric_keys=[]
         ).tags
         named = uids[(uids["run_id"] == run) | (uids["value"] == run)]
         if not len(named):
             raise _not_a_cell(run, "there is no such run of ours in the store")
         run_id, uid = named.iloc[0]["run_id"], named.iloc[0]["value"]
-        frames = reader.runs(with_deleted=True, with_tags={RUN_UID: uid}, param_keys=[])
+        frames = reader.runs(with_deleted=True, with_tags={tags.RUN_UID: uid}, param_keys=[])
     told = _of_run(frames.tags, run_id)
     if told.get(tags.KIND) != tags.RunKind.CELL:
         raise _not_a_cell(run, "it is no run of a suite's cell")

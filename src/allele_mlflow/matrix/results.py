@@ -63,6 +63,7 @@ class Outcome:
     Attributes:
         rows: Of each trial that was tried, now or in an earlier part.
         failures: Every failed attempt of this part: its cell's name, and why.
+        is_local: All cells ran on this machine.
         is_interrupted: It was stopped before its end, by Ctrl-C.
         left_count: Trials that were not tried, because it stopped.
     """
@@ -71,6 +72,7 @@ class Outcome:
     rows: list[TrialRow] = field(default_factory=list)
     failures: list[tuple[str, CellFailure]] = field(default_factory=list)
     is_interrupted: bool = False
+    is_local: bool = True
     left_count: int = 0
     seconds: float = 0.0
 

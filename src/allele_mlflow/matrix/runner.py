@@ -106,6 +106,7 @@ class SuiteRunner:
                 closing.enter_context(hold_machine(self._view.say))
             executor = open_executor(self._executor_name, self._prepared.folder)
             closing.callback(self._close, executor)
+            self._outcome.is_local = executor.is_local
             plan = SuitePlan(
                 self._suite,
                 cells,

@@ -30,6 +30,7 @@ from allele_mlflow.matrix.results import (
     group_failures,
     results_frame,
 )
+from allele_mlflow.matrix.superseded import mark_superseded
 from allele_mlflow.reports.figures import convergence, objective_by_cell
 from allele_mlflow.reports.html import suite_report
 from allele_mlflow.reports.markdown import suite_markdown
@@ -123,6 +124,8 @@ class SuiteResults:
             timeout_s=log.settings.exit_timeout_s,
             tick=self._tick,
         )
+        if not outcome.is_local:
+            self._mark_superseded(outcome, log)
         try:
             self._log_report(outcome, frame, log)
         except Exception as exc:
@@ -173,6 +176,16 @@ class SuiteResults:
         }
 
     # --- inner -----------------------------------------------------------------------------------
+
+    def _mark_superseded(self, outcome: Outcome, log: RunLogger) -> None:
+        counted = {row.run_uid for row in outcome.rows}
+        try:
+            marked = mark_superseded(self._settings, log.run_uid, counted)
+        except TrackingError as exc:
+            _logger.warning("suite %s: runs not looked through: %s", log.experiment, exc)
+            return
+        if marked:
+            self._notes.append(f"{len(marked)} finished runs too many: {tags.KIND}=superseded")
 
     def _log_summary(self, outcome: Outcome, log: RunLogger) -> None:
         numbers = {
@@ -269,7 +282,7 @@ class SuiteResults:
             with contextlib.closing(open_reader(self._settings.tracking_uri)) as reader:
                 runs = reader.runs(
                     with_tags={tags.EXECUTION: self._log.run_uid},
-                    tag_keys=["allele.run_uid"],
+                    tag_keys=[tags.RUN_UID],
                     param_keys=[],
                     metric_keys=[],
                 )
@@ -302,7 +315,7 @@ class SuiteResults:
         try:
             with contextlib.closing(open_reader(self._settings.tracking_uri)) as reader:
                 runs = reader.runs(
-                    with_tags={"allele.run_uid": self._log.run_uid if self._log else ""},
+                    with_tags={tags.RUN_UID: self._log.run_uid if self._log else ""},
                     tag_keys=[],
                     param_keys=[],
                     metric_keys=[],

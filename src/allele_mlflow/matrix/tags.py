@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+RUN_UID = "allele.run_uid"
 #: Which of a suite's runs this is: see `RunKind`.
 KIND = "allele.kind"
 SUITE = "allele.suite"
@@ -41,3 +42,5 @@ class RunKind(StrEnum):
 
     SUITE = "suite"
     CELL = "cell"
+    #: A finished run of a trial of which another one counts.
+    SUPERSEDED = "superseded"
