@@ -44,6 +44,7 @@ from benchmarks.scratch import cpu_seconds, find_sidecar, scopes_below
 #: Name in the JSON, and the setting.
 DELIVERIES = {"whole_effect": "live", "whole_effect_quiet": "quiet"}
 CALIBRATION_GENERATIONS = 20
+CALIBRATION_EVALUATIONS = 10
 SEED = 80_000
 #: The sidecar counts as idle when it uses no more than this in one look; longest wait for that.
 IDLE_LOOK_S = 0.1
@@ -99,8 +100,7 @@ class WholeMeasurement:
         if self._sidecar is None:
             raise RuntimeError(f"no sidecar in {folder}")
         if rate_per_s is not None:
-            natural = METRICS_PER_GENERATION / self._generation_s()
-            self._evaluations = max(1, round(natural / rate_per_s))
+            self._evaluations = self._evaluations_for(METRICS_PER_GENERATION / rate_per_s)
         calibration_s = self._generation_s()
         self._generations = max(CALIBRATION_GENERATIONS, round(phase_s / calibration_s))
 
@@ -123,6 +123,15 @@ class WholeMeasurement:
 
     def _time(self, cell: Cell, sink: Sink | None) -> float:
         return time_generations(cell, sink, evaluations=self._evaluations).elapsed_s
+
+    def _evaluations_for(self, wanted_s: float) -> int:
+        """
+        How often to compute each genome's fitness so that a generation takes so long.
+        """
+        once_s = self._generation_s()
+        self._evaluations = 1 + CALIBRATION_EVALUATIONS
+        each_s = (self._generation_s() - once_s) / CALIBRATION_EVALUATIONS
+        return 1 + max(0, round((wanted_s - once_s) / each_s))
 
     def _generation_s(self) -> float:
         return self._time(self._cell(-1), None) / CALIBRATION_GENERATIONS
