@@ -125,11 +125,12 @@ class _Trial:
                 self._seconds = now_monotonic_s() - begin_s
                 self._cpu_s = process_cpu_s() - begin_cpu_s
             self._keep_metrics(log, returned)
-        except BaseException:
+        except BaseException:  # nothing is kept from anybody: it goes on as it is
             self._keep_log(log)
             raise
         finally:
-            log.metric(SECONDS_METRIC, self._seconds if self._seconds is not None else float("nan"))
+            if self._seconds is not None:
+                log.metric(SECONDS_METRIC, self._seconds)
             self._keep_artifacts(log, files)
 
     def report(self) -> CellReport:
