@@ -193,7 +193,8 @@ def _compare(
     gone = [item for item in missing if _is_touched(item, damage)]
     # a slot whose kind has changed is an edge of a phase by now, and counted as one
     is_counted = damage.file.endswith(".seg") and state.ledger.accepted >= sample.ledger.accepted
-    is_told = is_reported or is_counted or _is_traceless(sample, damage, gone)
+    is_traceless = _is_traceless(sample, damage, gone, changed=len(extra))
+    is_told = is_reported or is_counted or is_traceless
     if len(gone) > len(extra) and not is_told:
         verdict.problems.append(f"{damage}: {gone[0].kind} {gone[0].identity} gone without a word")
     if state.ledger.pending:
@@ -266,9 +267,10 @@ def _room_for_extra(sample: SampleRun, damage: Damage) -> int:
     return len(slots) * (layout.SERIES_PAGE_VALUES if is_series else 1)
 
 
-def _is_traceless(sample: SampleRun, damage: Damage, gone: list[Item]) -> bool:
+def _is_traceless(sample: SampleRun, damage: Damage, gone: list[Item], *, changed: int) -> bool:
     """
-    Whether what is gone looks as if it had never been: the documented limit.
+    Whether what is gone looks as if it had never been: the documented limit. So many of those that
+    are gone are there as `changed` readings.
     """
     before, after = sample.files.get(damage.file, b""), damage.mutated.data
     last = damage.file.rpartition("/")[2]
@@ -287,12 +289,12 @@ def _is_traceless(sample: SampleRun, damage: Damage, gone: list[Item]) -> bool:
         return False
     # zeros behind the last slot that is written
     written = _end_of_written(after, is_series=parsed[0] == layout.SERIES_LANE)
-    return len(after) == len(before) and all(
-        place.span.start >= written
+    never_been = [
+        item
         for item in gone
-        for place in item.places
-        if place.file == damage.file
-    )
+        if all(place.span.start >= written for place in item.places if place.file == damage.file)
+    ]
+    return len(after) == len(before) and len(gone) - changed <= len(never_been)
 
 
 def _slots_of_farewell(sample: SampleRun, name: str) -> dict[str, int]:
