@@ -345,7 +345,8 @@ class RunDelivery:
         for found in chunks:
             self._take_in(found)
         now_s = now_monotonic_s()
-        if sum(found.chunk.record_count for found in chunks) < limit:  # that was all there is
+        is_all = sum(found.chunk.record_count for found in chunks) < limit
+        if is_all:
             self._caught_up_s = now_s
         if not chunks:
             await self._create_early(now_s)
@@ -354,8 +355,9 @@ class RunDelivery:
             _logger.warning("run %s: CPU limit lifted: %s", self.spec.run_uid, reason)
         await self._pause_for(thread_cpu_s() - before_s)
         self._idle_reads = 0 if chunks else self._idle_reads + 1
-        if not chunks:
-            # after an end somebody waits for us, but perhaps a worker process stays for hours
+        if is_all:
+            # after an end somebody waits for us, but perhaps a worker process stays for hours; else
+            # what comes next is read together, for a look costs as much as a hundred readings
             soon_s = URGENT_POLL_S * self._idle_reads if self.plan.is_urgent else POLL_S
             await anyio.sleep(min(POLL_S, soon_s, self.plan.flush_in_s))
 

@@ -44,6 +44,9 @@ SEND_ORDER: tuple[ItemKind, ...] = ("param", "tag", "metric")
 
 #: In place of a stream: a reading that stands for others, and is in no ledger.
 STAND_IN = ""
+#: So much of the flush interval a full batch waits for others, where the store takes several in one
+#: transaction: a transaction costs as much as some hundred readings in it.
+GATHER_RATIO = 0.25
 #: How long a plan that only holds rests at a time.
 HOLD_S = 0.1
 #: Failures of one call in a row after which it may be its size.
@@ -287,7 +290,7 @@ class RunPlan:
         """
         Longest sleep that still flushes in time.
         """
-        return self.flush_interval_s / 4
+        return self.flush_interval_s * GATHER_RATIO
 
     @property
     def error(self) -> str | None:
@@ -308,9 +311,12 @@ class RunPlan:
     def _is_due(self, now_s: float) -> bool:
         if self._oldest_s is None or (self.is_quiet and not self.is_urgent):
             return False
-        if self.is_urgent or len(self._held["metric"]) >= self.batch_size:
+        held = len(self._held["metric"])
+        if self.is_urgent or held >= self._send_size:
             return True
-        return now_s - self._oldest_s >= self.flush_interval_s
+        is_full = held >= self.batch_size
+        wait_s = self.flush_interval_s * (GATHER_RATIO if is_full else 1.0)
+        return now_s - self._oldest_s >= wait_s
 
     def _fill_queue(self) -> None:
         for kind in SEND_ORDER:

@@ -223,6 +223,13 @@ class Worker:
         return self._records_of_done + sum(d.records_settled for d in self.deliveries.values())
 
     @property
+    def writes_by(self) -> str:
+        """
+        What writes batches; empty before the store is opened.
+        """
+        return self._tracking.writes_by
+
+    @property
     def bytes_in_flight(self) -> int:
         """
         Size of the largest file that is being uploaded.
@@ -384,7 +391,7 @@ class Worker:
             status.updated_ns = now_ns()
             status.runs = sorted(self.deliveries)
             status.cpu_s = process_cpu_s()
-            status.writes_by = self._tracking.writes_by
+            status.writes_by = self.writes_by
             try:
                 spool.write_whole(self._status_path, msgspec.json.encode(status))
             except OSError as exc:

@@ -95,15 +95,18 @@ def test_full_batch_goes_out_at_once() -> None:
 
 
 def test_store_that_takes_more_gets_several_batches_in_a_call() -> None:
-    """Batches that wait already share a call; one that is full does not wait for others."""
+    """Batches that wait share a call; one that is full waits for others, a quarter of the interval."""
     plan = make_plan(batch_size=10)
     plan.readings_per_send = 40
     assert plan.next(0.0) == Read(40)
     plan.offer(readings(55), 0.0)
     sends = [i for i in drive(plan, now_s=0.0) if isinstance(i, Send)]
     assert [len(send.items) for send in sends] == [40, 15]
-    plan.offer(readings(10), 0.0)
-    assert isinstance(plan.next(0.0), Send)
+    plan.offer(readings(10), 10.0)
+    assert plan.next(10.2) == Read(30)
+    assert isinstance(plan.next(10.25), Send)
+    plan.is_urgent = True
+    assert isinstance(plan.next(10.0), Send)
 
 
 def test_old_reading_goes_out_in_a_small_batch() -> None:
