@@ -131,7 +131,7 @@ def _serve(scope: Path, profile: str, settings: Settings, stop: _Stop) -> Worker
             await anyio.sleep(ADOPT_EVERY_S)
 
     async def freeze() -> None:
-        while not worker.writes_by:
+        while not worker.writes_by:  # noqa: ASYNC110 - a worker thread opens it
             await anyio.sleep(FREEZE_EVERY_S)
         gc.collect()
         gc.freeze()

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from allele_mlflow.records import Reading, RunId
@@ -50,6 +52,8 @@ REPLACED = (
 #: Several batches share a transaction: a commit takes milliseconds, a row microseconds, and the
 #: lock on the database is held for a tenth of a second at most.
 READINGS_PER_TRANSACTION = 4000
+#: How long a thread waits for the others of this process to write; then it asks the database.
+TURN_S = 5.0
 #: Keys of which we remember that MLflow takes them.
 KNOWN_KEYS = 100_000
 
@@ -96,6 +100,8 @@ class BulkStore:
         self._session_options = {"read_only": False} if is_routed else {}
         self._retrying = getattr(store, "_run_with_deadlock_retry", _call)
         self._known_keys: set[str] = set()
+        #: Of SQLite's one writer: those who are refused its lock sleep and ask again, up to 0.1 s.
+        self._turn = threading.Lock() if self._database == "sqlite" else None
 
     def log_batch(
         self,
@@ -141,13 +147,12 @@ class BulkStore:
     def _write(
         self, run_id: str, rows: list[Row], params: dict[str, str], tags: dict[str, str]
     ) -> None:
-        with self._store.ManagedSessionMaker(**self._session_options) as session:
-            connection = session.connection()
-            if self._database == "sqlite":
-                # else the lock is asked for when we have read already, and may be refused at once
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            run = self._store._get_run(run_uuid=run_id, session=session)
-            self._store._check_run_is_active(run)
+        with self.writing() as connection:
+            stage = connection.execute(_stage_query(), {"run_uuid": run_id}).first()
+            if stage is None or stage[0] != "active":  # MLflow's own words for it
+                with self._session() as session:
+                    found = self._store._get_run(run_uuid=run_id, session=session)
+                    self._store._check_run_is_active(found)
             if params:
                 pairs = [(key, value, run_id) for key, value in sorted(params.items())]
                 self._insert(connection, "params", pairs)
@@ -158,6 +163,34 @@ class BulkStore:
             if tags:
                 pairs = [(key, value, run_id) for key, value in sorted(tags.items())]
                 self._insert(connection, "tags", pairs)
+
+    @contextmanager
+    def writing(self) -> Iterator[Any]:
+        """
+        A connection in one transaction, committed at the end unless an exception ends it.
+        """
+        is_ours = self._turn is not None and self._turn.acquire(timeout=TURN_S)
+        try:
+            with self._session() as session:
+                connection = session.connection()
+                if self._database == "sqlite":
+                    # else the lock is asked for when we have read already, and may be refused then
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+                yield connection
+        finally:
+            if is_ours and self._turn is not None:
+                self._turn.release()
+
+    @contextmanager
+    def reading(self) -> Iterator[Any]:
+        """
+        A connection to read by.
+        """
+        with self._session() as session:
+            yield session.connection()
+
+    def _session(self) -> Any:
+        return self._store.ManagedSessionMaker(**self._session_options)
 
     def _check(self, readings: Sequence[Reading]) -> None:
         """
@@ -293,6 +326,27 @@ def _read_params(connection: Any, run_id: str, keys: Sequence[str]) -> dict[str,
 # --- is it what we know? ------------------------------------------------------------------------
 
 
+def _stage_query() -> Any:
+    from sqlalchemy import text
+
+    return text("SELECT lifecycle_stage FROM runs WHERE run_uuid = :run_uuid")
+
+
+def check_replaced(kind: type, names: Iterable[str]) -> None:
+    """
+    See to it that methods of a store's class are MLflow's own, so that ours may stand in for it.
+
+    Raises:
+        UnfitError: one is somebody else's.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    for name in names:
+        own = getattr(SqlAlchemyStore, name, None)
+        if own is None or getattr(kind, name) is not own:
+            raise UnfitError(f"{kind.__name__}.{name} is not MLflow's own")
+
+
 def _check_class(store: Any, kind: type) -> None:
     try:
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -309,10 +363,7 @@ def _check_class(store: Any, kind: type) -> None:
     for name in CALLED:
         if not hasattr(store, name):
             raise UnfitError(f"{kind.__name__} has no {name}")
-    for name in REPLACED:
-        own = getattr(SqlAlchemyStore, name, None)
-        if own is None or getattr(kind, name) is not own:
-            raise UnfitError(f"{kind.__name__}.{name} is not MLflow's own")
+    check_replaced(kind, REPLACED)
 
 
 def _check_tables(engine: Any) -> None:

@@ -17,9 +17,9 @@ import posixpath
 import re
 import shlex
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from allele_mlflow.errors import ErrorKind, TransientTrackingError
@@ -33,6 +33,7 @@ from allele_mlflow.tracking.artifact_names import (
     needs_quoting,
     quoted_for_url,
 )
+from allele_mlflow.tracking.bulk_runs import BulkRuns
 from allele_mlflow.tracking.bulk_store import BulkStore, UnfitError
 from allele_mlflow.tracking.duplicates import is_duplicate_reading, split_nan
 from allele_mlflow.tracking.error_mapping import mapped_errors
@@ -46,6 +47,8 @@ _logger = logging.getLogger(__name__)
 
 RUN_UID_TAG = "allele.run_uid"
 HTTP_TIMEOUT_S = 30
+
+Answer = TypeVar("Answer")
 
 #: Which view MLflow 3's pages open an experiment in: charts of metrics, not traces of agents.
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
@@ -126,6 +129,7 @@ class MlflowTracking:
         self._file_identity: tuple[int, int] | None = None
         self._is_bulk = is_bulk
         self._bulk: BulkStore | HttpBatches | None = None
+        self._runs: BulkRuns | None = None
         self._writes_by = ""
         #: How often in a row the bulk writer failed where MLflow's own call did not.
         self._doubts = 0
@@ -159,6 +163,9 @@ class MlflowTracking:
         """
         client = self._opened(may_create=True)
         with mapped_errors(f"experiment {name!r}"):
+            known = self._by_rows(lambda runs: runs.find_experiment(name))
+            if known is not None:
+                return known
             for attempt in range(_EXPERIMENT_ATTEMPTS):
                 experiment = client.get_experiment_by_name(name)
                 if experiment is not None and experiment.lifecycle_stage == "active":
@@ -187,6 +194,9 @@ class MlflowTracking:
         quoted = _quoted(run_uid)
         token = None
         with mapped_errors(f"search for run {run_uid!r}"):
+            found = self._by_rows(lambda runs: runs.find_run(experiment_id, RUN_UID_TAG, run_uid))
+            if found is not None:
+                return found.run_id
             while True:
                 page = client.search_runs(
                     [experiment_id],
@@ -217,6 +227,13 @@ class MlflowTracking:
             key: value for key, value in tags.items() if run_name is None or key != _RUN_NAME_TAG
         }
         with mapped_errors("create run"):
+            created = self._by_rows(
+                lambda runs: runs.create_run(
+                    experiment_id, run_name=run_name, start_ms=start_ms, tags=kept
+                )
+            )
+            if created is not None:
+                return created
             run = client.create_run(
                 experiment_id, start_time=start_ms, tags=kept, run_name=run_name
             )
@@ -228,6 +245,9 @@ class MlflowTracking:
         """
         client = self._opened()
         with mapped_errors(f"look at run {run_id}"):
+            seen = self._by_rows(lambda runs: runs.look_at_run(run_id))
+            if seen is not None:
+                return seen
             run = client.get_run(run_id)
             return RunGlance(str(run.info.experiment_id), dict(run.data.tags))
 
@@ -332,6 +352,8 @@ class MlflowTracking:
         """
         client = self._opened()
         with mapped_errors(f"end of run {run_id}"):
+            if self._by_rows(lambda runs: runs.end_run(run_id, status, end_ms)):
+                return
             client.set_terminated(run_id, status=status, end_time=end_ms)
 
     def delete_run(self, run_id: RunId) -> None:
@@ -406,20 +428,40 @@ class MlflowTracking:
         client = mlflow.MlflowClient(tracking_uri=self._uri)
         if self._file is not None:
             self._file_identity = _identity(self._file)
-        self._bulk, self._writes_by = None, "MLflow"
+        self._bulk, self._runs, self._writes_by = None, None, "MLflow"
         if self._is_bulk:
             try:
                 store = _store_of(client)
                 is_remote = urlsplit(self._uri).scheme in {"http", "https"}
                 self._bulk = HttpBatches(store) if is_remote else BulkStore(store)
                 self._writes_by = self._bulk.writes_by
+                if isinstance(self._bulk, BulkStore):
+                    self._runs = BulkRuns(self._bulk, store)
             except UnfitError as exc:
-                self._writes_by = f"MLflow ({exc})"
+                if self._bulk is None:
+                    self._writes_by = f"MLflow ({exc})"
+                else:
+                    _logger.info("rows of runs are written by MLflow: %s", exc)
         self._client = client
+
+    def _by_rows(self, ask: Callable[[BulkRuns], Answer | None]) -> Answer | None:
+        """
+        What `BulkRuns` says; None where MLflow's own call has to do it.
+        """
+        if self._runs is None:
+            return None
+        try:
+            return ask(self._runs)
+        except Exception as exc:
+            if getattr(exc, "error_code", "") == "TEMPORARILY_UNAVAILABLE":
+                raise  # the database's, and MLflow's own call would fare no better
+            self._runs = None
+            _logger.warning("rows of runs are written by MLflow from now on: %r", exc)
+            return None
 
     def _give_up_bulk(self, why: str) -> None:
         with self._lock:
-            self._bulk, self._is_bulk = None, False
+            self._bulk, self._runs, self._is_bulk = None, None, False
             self._writes_by = f"MLflow ({why})"
         _logger.warning("bulk store: %s", why)
 

@@ -95,7 +95,7 @@ def test_full_batch_goes_out_at_once() -> None:
 
 
 def test_store_that_takes_more_gets_several_batches_in_a_call() -> None:
-    """Batches that wait share a call; one that is full waits for others, a quarter of the interval."""
+    """Batches that wait share a call; one that is full waits a quarter of the interval for more."""
     plan = make_plan(batch_size=10)
     plan.readings_per_send = 40
     assert plan.next(0.0) == Read(40)
