@@ -8,7 +8,8 @@ What can go wrong, grouped by what a handler would do about it.
     |-- TrackingError
     |   |-- TransientTrackingError                        retry
     |   `-- PermanentTrackingError                        never retry, set aside
-    `-- DeliveryError                                     only from a strict close; has the report
+    |-- DeliveryError                                     only from a strict close; has the report
+    `-- AnalysisError - TooFewPointsError (also ValueError)   fix the data or the call
 
 Every class pickles, because executors carry exceptions across processes. `kind` is stable and
 append-only, so programs may match on it; messages may change.
@@ -44,6 +45,8 @@ class ErrorKind(StrEnum):
     UNDELIVERED = "undelivered"
     BAD_SUITE = "bad_suite"
     BAD_BENCHMARK = "bad_benchmark"
+    BAD_DATA = "bad_data"
+    TOO_FEW_POINTS = "too_few_points"
 
 
 class AlleleMlflowError(Exception):
@@ -145,4 +148,16 @@ class PermanentTrackingError(TrackingError):
 class DeliveryError(AlleleMlflowError):
     """
     A strict close could not deliver everything; `facts["report"]` is the DeliveryReport.
+    """
+
+
+class AnalysisError(AlleleMlflowError):
+    """
+    The data or the options are not what an analysis can work with.
+    """
+
+
+class TooFewPointsError(AnalysisError, ValueError):
+    """
+    There are fewer values than the answer needs.
     """

@@ -1,0 +1,3 @@
+"""
+What the runs say: comparison, ranking, power, change; pure functions on arrays and frames.
+"""

@@ -1,0 +1,139 @@
+"""
+From numbers to a verdict, and the reason in words. Pure.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from allele_mlflow.analysis.intervals import Estimate
+from allele_mlflow.units import Direction
+
+
+class Verdict(StrEnum):
+    """
+    What the evidence says of the candidate. `different` is of a metric that is better in neither
+    direction: the sides differ, and that is all that can be said.
+    """
+
+    BETTER = "better"
+    WORSE = "worse"
+    DIFFERENT = "different"
+    EQUIVALENT = "equivalent"
+    INCONCLUSIVE = "inconclusive"
+
+
+class Evidence(NamedTuple):
+    """
+    What a verdict is made from.
+
+    Attributes:
+        direction: Which way is better.
+        counts: Runs of the baseline and of the candidate.
+        missing: How many of them gave no value.
+        difference: Candidate minus baseline; None where a side has no value.
+        a12: With failed runs as the worst, where some failed and the verdict is on all runs.
+        p_value: Raw; None where nothing was tested.
+        p_holm: After correction.
+        smallest_p: That this many runs can give.
+        smallest_holm: The same after correction, if all hypotheses had their smallest.
+        family_count: Hypotheses that are corrected for.
+        margin: A difference up to this makes no practical difference; in the metric's unit.
+        alpha: What p is held against.
+    """
+
+    direction: Direction
+    counts: tuple[int, int]
+    missing: tuple[int, int]
+    difference: Estimate | None
+    a12: Estimate | None
+    p_value: float | None
+    p_holm: float | None
+    smallest_p: float
+    smallest_holm: float
+    family_count: int
+    margin: float
+    alpha: float
+
+
+def judge(evidence: Evidence) -> tuple[Verdict, str]:
+    """
+    The verdict and its reason. Equivalence goes first: a difference may be certain and not matter.
+    """
+    if evidence.p_value is None or evidence.p_holm is None:
+        return Verdict.INCONCLUSIVE, _untested(evidence)
+    difference = evidence.difference
+    is_complete = not any(evidence.missing)
+    if is_complete and difference and difference.is_within(-evidence.margin, evidence.margin):
+        return Verdict.EQUIVALENT, _equivalent(evidence, difference)
+    shown, neutral = (evidence.a12, 0.5) if evidence.a12 else (difference, 0.0)
+    tail = _failures(evidence)
+    if evidence.p_holm >= evidence.alpha:
+        return Verdict.INCONCLUSIVE, _insignificant(evidence) + tail
+    if shown is None or not shown.excludes(neutral):
+        words = f"{_p(evidence)}, but {_interval(shown, evidence)}"
+        return Verdict.INCONCLUSIVE, words + tail
+    reason = f"{_interval(shown, evidence)}, {_p(evidence)}{tail}"
+    return _side_of(shown.value > neutral, evidence.direction), reason
+
+
+def _side_of(is_higher: bool, direction: Direction) -> Verdict:
+    if direction is Direction.NONE:
+        return Verdict.DIFFERENT
+    return Verdict.BETTER if is_higher is (direction is Direction.HIGHER) else Verdict.WORSE
+
+
+def _untested(evidence: Evidence) -> str:
+    for side, runs, missing in zip(
+        ("baseline", "candidate"), evidence.counts, evidence.missing, strict=True
+    ):
+        if runs == missing:
+            return f"no run of the {side} gave a finite value ({runs} runs)"
+    return "no seed gave a finite value on both sides"
+
+
+def _equivalent(evidence: Evidence, difference: Estimate) -> str:
+    ends = f"[{difference.low:.4g}, {difference.high:.4g}]"
+    return f"the difference {ends} is within {evidence.margin:.4g}, which makes none in practice"
+
+
+def _insignificant(evidence: Evidence) -> str:
+    if evidence.smallest_holm < evidence.alpha:
+        return _p(evidence)
+    counts = evidence.counts
+    runs = f"n={counts[0]} per side" if counts[0] == counts[1] else f"n={counts[0]} and {counts[1]}"
+    reason = f"{runs}: smallest reachable p is {evidence.smallest_p:.2g}"
+    if evidence.family_count > 1:
+        reason += f", {evidence.smallest_holm:.2g} after Holm over {evidence.family_count}"
+    return f"{reason}; want more repeats"
+
+
+def _p(evidence: Evidence) -> str:
+    text = f"p = {evidence.p_value:.2g}"
+    if evidence.family_count > 1:
+        text += f", {evidence.p_holm:.2g} after Holm over {evidence.family_count}"
+    return text
+
+
+def _interval(shown: Estimate | None, evidence: Evidence) -> str:
+    if shown is None:
+        return "there is no difference of values to show"
+    name = "A12" if evidence.a12 else "the difference"
+    if shown.low is None or shown.high is None:
+        return f"{name} has {shown.method}"
+    return f"{name} is {shown.value:.4g} [{shown.low:.4g}, {shown.high:.4g}]"
+
+
+def _failures(evidence: Evidence) -> str:
+    if not any(evidence.missing):
+        return ""
+    parts = [
+        f"{missing} of {runs} of the {side}"
+        for side, runs, missing in zip(
+            ("baseline", "candidate"), evidence.counts, evidence.missing, strict=True
+        )
+        if missing
+    ]
+    taken = "counted as the worst" if evidence.a12 else "left out"
+    return f"; {' and '.join(parts)} gave no value, {taken}"
