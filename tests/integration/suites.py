@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from allele_mlflow.matrix import tags
+from allele_mlflow import suite_tags as tags
 from allele_mlflow.tracking.reader import open_reader
 
 BENCHMARK = '''

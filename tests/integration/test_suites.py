@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from allele_mlflow.matrix import tags
+from allele_mlflow import suite_tags as tags
 from allele_mlflow.matrix.superseded import mark_superseded
 from allele_mlflow.settings import load
 from tests.integration.suites import Place, StoredRun, await_that, document

@@ -14,11 +14,11 @@ from typing import Any
 import click
 
 from allele_mlflow import settings as settings_module
+from allele_mlflow import suite_tags as tags
 from allele_mlflow.cli.exit_codes import ExitCode
 from allele_mlflow.cli.output import json_text, say, shown
 from allele_mlflow.environment.comparability import Comparability
 from allele_mlflow.errors import ErrorKind, MatrixError
-from allele_mlflow.matrix import tags
 from allele_mlflow.matrix.reproduction import Reproduction, StoredCell, load_stored
 from allele_mlflow.matrix.reproduction import reproduce as run_again
 

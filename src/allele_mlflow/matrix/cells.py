@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
-from allele_mlflow.matrix.expressions import Expression, parse_expression
+from allele_mlflow.expressions import Expression, parse_expression
 from allele_mlflow.matrix.suite import Suite, Value, bad_suite, nearest
 from allele_mlflow.records import content_hash
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from allele_mlflow import suite_tags as tags
 from allele_mlflow.clock import now_monotonic_s, pause_s
-from allele_mlflow.matrix import tags
 from allele_mlflow.matrix.plan import PastTrial
 from allele_mlflow.matrix.trial import SECONDS_METRIC
 from allele_mlflow.queue import spool

@@ -19,8 +19,8 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, TypeVar
 
+from allele_mlflow import suite_tags as tags
 from allele_mlflow.failures import categorise_text
-from allele_mlflow.matrix import tags
 from allele_mlflow.records import Reading, RunStatus
 from allele_mlflow.tracking import limits
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from allele_mlflow import suite_tags as tags
 from allele_mlflow.clock import now_monotonic_s
-from allele_mlflow.matrix import tags
 from allele_mlflow.matrix.cells import Trial
 from allele_mlflow.queue import spool
 from allele_mlflow.queue.live import LiveView, read_live

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from allele_mlflow import suite_tags as tags
 from allele_mlflow.environment.comparability import Comparability, compare_environments
 from allele_mlflow.environment.fingerprint import read_environment
 from allele_mlflow.errors import ErrorKind, MatrixError
-from allele_mlflow.matrix import supervisor, tags
+from allele_mlflow.matrix import supervisor
 from allele_mlflow.matrix.cells import Cell
 from allele_mlflow.matrix.messages import CellRequest, CellResult, decode, encode
 from allele_mlflow.matrix.prepared import (

@@ -17,9 +17,9 @@ from itertools import chain
 from pathlib import Path
 
 from allele_mlflow import settings as settings_module
+from allele_mlflow import suite_tags as tags
 from allele_mlflow.clock import now_ns
 from allele_mlflow.errors import ErrorKind, PermanentTrackingError, SettingsError
-from allele_mlflow.matrix import tags
 from allele_mlflow.matrix.imported_entry import (
     KIND_OF_IMPORT,
     ImportedRun,

@@ -17,10 +17,11 @@ from typing import Any
 
 import msgspec
 
+from allele_mlflow import suite_tags as tags
 from allele_mlflow.clock import now_monotonic_s
 from allele_mlflow.errors import AlleleMlflowError, ErrorKind, MatrixError, SidecarError
 from allele_mlflow.logger import start_logger
-from allele_mlflow.matrix import supervisor, tags
+from allele_mlflow.matrix import supervisor
 from allele_mlflow.matrix.cells import Cell, Trial, repeat_seed, select_cells
 from allele_mlflow.matrix.exclusive import hold_machine
 from allele_mlflow.matrix.executors import CellExecutor, open_executor

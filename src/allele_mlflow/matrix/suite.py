@@ -16,8 +16,8 @@ import msgspec
 from msgspec import Meta
 
 from allele_mlflow.errors import ErrorKind, MatrixError
+from allele_mlflow.expressions import parse_expression
 from allele_mlflow.failures import Category
-from allele_mlflow.matrix.expressions import parse_expression
 from allele_mlflow.units import Direction
 
 #: Anything that JSON and TOML both know; passed to the benchmark as it is.

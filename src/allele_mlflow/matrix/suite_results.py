@@ -18,10 +18,10 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 import pandas as pd
 
+from allele_mlflow import suite_tags as tags
 from allele_mlflow.clock import now_ns
 from allele_mlflow.environment.fingerprint import Environment
 from allele_mlflow.errors import TrackingError
-from allele_mlflow.matrix import tags
 from allele_mlflow.matrix.history import await_spooled
 from allele_mlflow.matrix.prepared import ENVIRONMENT_FILE, Prepared
 from allele_mlflow.matrix.results import (

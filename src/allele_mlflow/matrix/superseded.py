@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection
 
-from allele_mlflow.matrix import tags
+from allele_mlflow import suite_tags as tags
 from allele_mlflow.settings import Settings
 
 

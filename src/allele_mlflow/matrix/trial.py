@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, SupportsIndex
 
+from allele_mlflow import suite_tags as tags
 from allele_mlflow.clock import now_monotonic_s, process_cpu_s
 from allele_mlflow.errors import AlleleMlflowError
 from allele_mlflow.log_context import correlation_context
 from allele_mlflow.logger import start_logger
-from allele_mlflow.matrix import tags
 from allele_mlflow.matrix.benchmark import (
     call_benchmark,
     check_objectives,

@@ -1,5 +1,5 @@
 """
-The tags by which runs in MLflow belong to a suite: what `--resume` and `reproduce` read again.
+The tags by which runs in MLflow belong to a suite: what `--resume` and the analysis read again.
 """
 
 from __future__ import annotations

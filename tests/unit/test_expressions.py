@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from allele_mlflow.errors import MatrixError
-from allele_mlflow.matrix.expressions import parse_expression
+from allele_mlflow.expressions import parse_expression
 
 PARAMS: dict[str, Any] = {"a": 3, "b": 0.5, "name": "adam", "sizes": [1, 2], "on": True}
 
