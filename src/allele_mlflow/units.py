@@ -89,6 +89,12 @@ PHASE_UNITS: tuple[MetricUnit, ...] = (
     MetricUnit("phase/<name>/gpu_percent_mean", "percent", _NONE, high=100.0),
 )
 
+#: What the runner of a suite measures of a trial.
+TRIAL_UNITS: tuple[MetricUnit, ...] = (
+    MetricUnit("trial/seconds", "seconds", _LOWER),
+    MetricUnit("trial/warm_up_seconds", "seconds", _NONE),
+)
+
 _PLACEHOLDERS = {"<i>": r"\d+", "<name>": ".+"}
 
 
@@ -97,7 +103,7 @@ def _compile(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(_PLACEHOLDERS.get(part) or re.escape(part) for part in parts))
 
 
-_EXACT = {row.pattern: row for row in RESOURCE_UNITS if "<" not in row.pattern}
+_EXACT = {row.pattern: row for row in RESOURCE_UNITS + TRIAL_UNITS if "<" not in row.pattern}
 _PATTERNS = tuple(
     (_compile(row.pattern), row) for row in RESOURCE_UNITS + PHASE_UNITS if "<" in row.pattern
 )

@@ -20,6 +20,7 @@ from allele_mlflow.version import __version__
 #: `_PLACES`, and are imported when it is called: `status` need not wait for what `run` plots with.
 COMMANDS = {
     "alerts": "Show the alerts of a run or an experiment.",
+    "compare": "Compare suites, cells or runs with statistics.",
     "doctor": "Check this machine, its spool and its store.",
     "drill": "Try the guarantees on this machine.",
     "import": "Log the results of a finished matrix of Allele's.",

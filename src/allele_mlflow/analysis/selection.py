@@ -1,0 +1,358 @@
+"""
+What a person means by `evolution~1[mutation_rate < 0.2]`: runs of the store, ready to be compared.
+
+    NAME              an experiment (its prefix may be left out), or the id, uid or name of a run.
+                      Of a suite: its newest execution; of a suite's own run: that execution; of
+                      anything else: all runs that are over
+    NAME~N            the execution N before the newest
+    NAME[EXPRESSION]  of these the runs of which the expression is true, over params and tags (in
+                      whose names all but letters and digits is written as _)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import tomllib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import msgspec
+import pandas as pd
+
+from allele_mlflow import suite_tags as tags
+from allele_mlflow.analysis.frames import (
+    ExperimentFrames,
+    counted_runs,
+    param_value,
+    params_by_run,
+    read_experiments,
+)
+from allele_mlflow.analysis.sides import CELL, IS_FAILED, SEED
+from allele_mlflow.environment.fingerprint import Environment, read_environment
+from allele_mlflow.errors import AnalysisError, ErrorKind
+from allele_mlflow.expressions import Expression, parse_expression
+from allele_mlflow.records import OWN_ARTIFACTS
+from allele_mlflow.tracking.frames import Reader
+from allele_mlflow.tracking.reader import artifact_bytes
+from allele_mlflow.units import Direction
+
+SUITE_FILE = "suite.toml"
+ENVIRONMENT_FILE = "environment.json"
+_TARGET = re.compile(r"(?P<name>[^\[]+?)(?:~(?P<back>\d+))?(?:\[(?P<wanted>.*)\])?", re.DOTALL)
+_NAMES_SHOWN = 12
+_SHORT_ID = 8
+
+
+class Target(NamedTuple):
+    """
+    A selection as it was written, in its parts.
+    """
+
+    text: str
+    name: str
+    back: int
+    wanted: Expression | None
+
+
+class KnownMetric(NamedTuple):
+    """
+    What a suite says of a metric.
+    """
+
+    direction: Direction
+    unit: str
+    is_objective: bool
+
+
+@dataclass(frozen=True)
+class SuiteFacts:
+    """
+    What a suite's file says: metrics by name, and the parameters that tell its cells apart.
+    """
+
+    metrics: Mapping[str, KnownMetric] = field(default_factory=dict)
+    axes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Selection:
+    """
+    Runs that stand on one side of a comparison.
+
+    Attributes:
+        target: As it was written.
+        label: For people: name, time and short id of the execution.
+        frames: The runs, of a suite one for each trial.
+        facts: Of the suite, where it is one.
+        running_count: Runs left out because they go on.
+        environment: Where they ran; None where that is not known.
+        environment_ids: All the environments they ran in, by identity.
+    """
+
+    target: Target
+    label: str
+    frames: ExperimentFrames
+    facts: SuiteFacts
+    running_count: int
+    environment: Environment | None
+    environment_ids: tuple[str, ...]
+
+
+def parse_target(text: str) -> Target:
+    """
+    The parts of a selection.
+
+    Raises:
+        AnalysisError: it has none of the forms.
+        MatrixError: the expression is none.
+    """
+    found = _TARGET.fullmatch(text.strip())
+    if found is None:
+        raise _none(text, "want NAME, NAME~N or NAME[EXPRESSION]")
+    wanted = found["wanted"]
+    return Target(
+        text,
+        found["name"].strip(),
+        int(found["back"] or 0),
+        None if wanted is None else parse_expression(wanted),
+    )
+
+
+def select(reader: Reader, tracking_uri: str, text: str, *, prefix: str = "") -> Selection:
+    """
+    The runs that a text means.
+
+    Args:
+        reader: Of the store.
+        tracking_uri: The same store's address, for its artifacts.
+        text: As at the top of this module.
+        prefix: What may be left out before an experiment's name.
+    Raises:
+        AnalysisError: there is no such experiment or run, or nothing of it is over.
+        TrackingError: the store does not answer.
+    """
+    target = parse_target(text)
+    frames = _find(reader, target, prefix)
+    runs, execution = _of_target(frames, target)
+    if target.wanted is not None:
+        runs = _that_hold(reader, frames.of(runs), target)
+    over = counted_runs(runs) if execution is not None else runs[runs["is_failed"].notna()]
+    if not len(over):
+        raise _none(text, f"none of its {len(runs)} runs is over")
+    of_suite = execution["run_id"] if execution is not None else _parent_of(over)
+    return Selection(
+        target,
+        _label(target, execution),
+        frames.of(over),
+        read_facts(tracking_uri, of_suite),
+        int(runs["is_failed"].isna().sum()),
+        _environment(tracking_uri, of_suite, over),
+        tuple(dict.fromkeys(over["environment"].dropna())),
+    )
+
+
+def read_facts(tracking_uri: str, run_id: str | None) -> SuiteFacts:
+    """
+    What the suite says of itself in the artifacts of its own run; nothing where there is none.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    data = artifact_bytes(tracking_uri, run_id, SUITE_FILE) if run_id else None
+    if data is None:
+        return SuiteFacts()
+    try:
+        suite = tomllib.loads(data.decode("utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return SuiteFacts()
+    return facts_of_suite(suite)
+
+
+def facts_of_suite(suite: Mapping[str, Any]) -> SuiteFacts:
+    """
+    The facts in a suite's file, as tables; what is not as it should be is left out.
+    """
+    metrics = {}
+    for name, told in _table(suite.get("metrics")).items():
+        with contextlib.suppress(ValueError):
+            facts = _table(told)
+            metrics[name] = KnownMetric(
+                Direction(facts.get("direction", Direction.NONE)),
+                str(facts.get("unit", "")),
+                bool(facts.get("objective", False)),
+            )
+    more = [group for name in ("zip", "include") for group in _list(suite.get(name))]
+    groups = [_table(group) for group in (suite.get("matrix"), *more)]
+    return SuiteFacts(metrics, tuple(dict.fromkeys(name for group in groups for name in group)))
+
+
+def side_table(
+    selection: Selection, *, without: Collection[str] = (), by: Sequence[str] = ()
+) -> pd.DataFrame:
+    """
+    A row a run, as `comparison.compare` takes it.
+
+    Args:
+        selection: The runs.
+        without: Parameters by which the sides were chosen: no part of a cell's name.
+        by: Parameters that name the cell, for runs of no suite.
+    """
+    frames = selection.frames
+    runs = frames.runs.set_index("run_id")
+    values = frames.metrics.pivot_table(
+        index="run_id", columns="key", values="value", aggfunc="last"
+    )
+    told = params_by_run(frames.params)
+    axes = [name for name in (by or selection.facts.axes) if name not in without]
+    known = [_named(told.get(run_id, {}), axes) for run_id in runs.index]
+    seeds = runs["seed"]
+    if seeds.isna().all():
+        given = [told.get(run_id, {}).get("seed") for run_id in runs.index]
+        seeds = pd.Series(pd.to_numeric(pd.Series(given), errors="coerce").to_numpy(), runs.index)
+    head = pd.DataFrame(
+        {
+            CELL: known if by or without or not runs["cell"].notna().all() else runs["cell"],
+            SEED: seeds,
+            IS_FAILED: runs["is_failed"].astype(bool),
+        },
+        index=runs.index,
+    )
+    return head.join(values)
+
+
+def _named(params: Mapping[str, Any], axes: Sequence[str]) -> str:
+    return " ".join(f"{name}={params[name]}" for name in axes if name in params)
+
+
+def _find(reader: Reader, target: Target, prefix: str) -> ExperimentFrames:
+    experiments = reader.experiments()
+    active = experiments[experiments["lifecycle"] == "active"]
+    for name in (target.name, f"{prefix}{target.name}"):
+        found = active[active["name"] == name]
+        if len(found):
+            return read_experiments(reader, [found["experiment_id"].iloc[0]])
+    told = reader.runs(tag_keys=[tags.RUN_UID], param_keys=[], metric_keys=[])
+    by_uid = told.tags[told.tags["value"] == target.name]["run_id"]
+    runs = told.runs
+    for meant in (
+        runs["run_id"] == target.name,
+        runs["run_id"].isin(by_uid),
+        runs["name"] == target.name,
+    ):
+        if meant.any():
+            ids = runs[meant]["experiment_id"].unique()
+            return read_experiments(reader, list(ids))
+    names = sorted(active["name"].str.removeprefix(prefix))
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    raise _none(
+        target.text,
+        f"there is no such experiment, run id, uid or name; "
+        f"experiments: {', '.join(names[:_NAMES_SHOWN]) or 'none'}{more}",
+    )
+
+
+def _of_target(
+    frames: ExperimentFrames, target: Target
+) -> tuple[pd.DataFrame, Mapping[str, Any] | None]:
+    """
+    The runs that are meant, and the suite's own run where they are an execution.
+    """
+    runs = frames.runs
+    is_one = (runs[["run_id", "run_uid", "name"]] == target.name).any(axis=1)
+    meant = runs[is_one & (runs["experiment"] != target.name)]
+    suites = runs[runs["kind"] == tags.RunKind.SUITE]
+    chosen = meant[meant["kind"] == tags.RunKind.SUITE]
+    if len(meant) and not len(chosen):
+        if target.back:
+            raise _none(target.text, "~N is of a suite's executions, and this is a run")
+        return meant, None
+    if not len(suites):
+        if target.back:
+            raise _none(target.text, "~N is of a suite's executions, and this is no suite")
+        return runs, None
+    among = chosen if len(chosen) else suites
+    if target.back >= len(among):
+        raise _none(target.text, f"the suite has {len(among)} executions")
+    execution = among.iloc[target.back].to_dict()
+    cells = runs[(runs["execution"] == execution["run_uid"]) & (runs["kind"] == tags.RunKind.CELL)]
+    return cells, execution
+
+
+def _that_hold(reader: Reader, frames: ExperimentFrames, target: Target) -> pd.DataFrame:
+    wanted = target.wanted
+    assert wanted is not None
+    told = {run_id: _plain(params) for run_id, params in params_by_run(frames.params).items()}
+    known = {name for params in told.values() for name in params}
+    if not wanted.names <= known:
+        for run_id, key, value in _tags_of(reader, frames.runs):
+            told.setdefault(run_id, {}).setdefault(_identifier(key), param_value(value))
+        known = {name for params in told.values() for name in params}
+    unknown = sorted(wanted.names - known)
+    if unknown:
+        theirs = sorted(name for name in known if not name.startswith(("allele_", "mlflow_")))
+        raise _none(
+            target.text,
+            f"no run has a param or tag {unknown[0]!r}; there are {', '.join(theirs) or 'none'}",
+        )
+    ids = [
+        run_id
+        for run_id, params in told.items()
+        if wanted.names <= params.keys() and wanted.holds(params)
+    ]
+    found = frames.runs[frames.runs["run_id"].isin(ids)]
+    if not len(found):
+        raise _none(target.text, f"of {len(frames.runs)} runs it is true of none")
+    return found
+
+
+def _tags_of(reader: Reader, runs: pd.DataFrame) -> list[tuple[str, str, str]]:
+    ids = list(runs["experiment_id"].unique())
+    told = reader.runs(ids, param_keys=[], metric_keys=[]).tags
+    own = told[told["run_id"].isin(runs["run_id"])]
+    return list(own[["run_id", "key", "value"]].itertuples(index=False, name=None))
+
+
+def _plain(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {_identifier(name): value for name, value in params.items()}
+
+
+def _identifier(name: str) -> str:
+    return re.sub(r"\W", "_", name)
+
+
+def _label(target: Target, execution: Mapping[str, Any] | None) -> str:
+    wanted = f"[{target.wanted.text}]" if target.wanted is not None else ""
+    if execution is None:
+        return f"{target.name}{wanted}"
+    when = execution["started_at"].strftime("%Y-%m-%d %H:%M")
+    return f"{execution['suite']}{wanted} of {when} UTC ({str(execution['run_uid'])[:_SHORT_ID]})"
+
+
+def _parent_of(runs: pd.DataFrame) -> str | None:
+    parents = runs["parent_run_id"].dropna().unique()
+    return str(parents[0]) if len(parents) == 1 else None
+
+
+def _environment(tracking_uri: str, of_suite: str | None, runs: pd.DataFrame) -> Environment | None:
+    places = [(of_suite, ENVIRONMENT_FILE)] if of_suite else []
+    places.append((runs["run_id"].iloc[0], f"{OWN_ARTIFACTS}/{ENVIRONMENT_FILE}"))
+    for run_id, path in places:
+        data = artifact_bytes(tracking_uri, str(run_id), path)
+        if data is not None:
+            with contextlib.suppress(msgspec.MsgspecError, ValueError):
+                return read_environment(data)
+    return None
+
+
+def _table(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _none(text: str, what: str) -> AnalysisError:
+    return AnalysisError(f"{text!r}: {what}", kind=ErrorKind.BAD_DATA, selection=text)
