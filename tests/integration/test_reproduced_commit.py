@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
 from allele_mlflow.matrix import tags
-from tests.integration.suites import BENCHMARK, Place, document
+from tests.integration.suites import BENCHMARK, Place, await_that, document
 
 pytestmark = [
     pytest.mark.slow,
@@ -50,7 +52,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     place = Place(repository / "suites")
     place.folder.mkdir(parents=True)
     git(repository, "init", "--quiet", "--initial-branch=main")
-    (repository / ".gitignore").write_text("mlflow.db*\n.allele*\nmlartifacts\nmlruns\n__pycache__\n")
+    (repository / ".gitignore").write_text(
+        "mlflow.db*\n.allele*\nmlartifacts\nmlruns\n__pycache__\n"
+    )
     place.write("again.toml", "[matrix]\nnumber = [3]")
     (place.folder / "bench.py").write_text(
         BENCHMARK.replace("float(number)", "float(number) + offset.OFFSET").replace(
@@ -109,3 +113,30 @@ def test_checkout_of_a_commit_that_is_gone_is_a_clear_error(place: Place, tmp_pa
     assert run.tags[tags.COMMIT] in failed.stderr
     assert "Traceback" not in failed.stderr
     assert len(git(other, "worktree", "list", "--porcelain").split("\n\n")) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_reproduction_leaves_nothing(
+    place: Place, tmp_path: Path, number: signal.Signals
+) -> None:
+    """
+    Ctrl-C or SIGTERM while the cell runs: exit code 130, the cell has ended, and neither a worktree
+    nor a folder is left.
+    """
+    begun, scratch = tmp_path / "begun", tmp_path / "scratch"
+    begun.mkdir()
+    scratch.mkdir()
+    suite = place.write("waits.toml", '[matrix]\nnumber = [3]\nmode = ["wait"]')
+    git(place.folder, "commit", "--quiet", "--all", "--message=waits")
+    assert place.run("run", str(suite)).returncode == 0
+    (run,) = place.cells()
+    more = {"BEGUN_FOLDER": str(begun), "WAIT_S": "60", "TMPDIR": str(scratch)}
+    process = place.start("reproduce", run.run_id, "--checkout", **more)
+    await_that(lambda: len(list(begun.iterdir())) == 1)
+    pid = int(next(begun.iterdir()).name.rsplit("-", 1)[1])
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=40)
+    assert process.returncode == 130, output
+    await_that(lambda: not psutil.pid_exists(pid))
+    assert len(git(place.folder, "worktree", "list", "--porcelain").split("\n\n")) == 1
+    assert list(scratch.iterdir()) == []
