@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 PORT ?= 5000
+# The browser of `make test-browser`.
+CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 # Options of `allele-mlflow drill`, e.g. DRILL='kill-both --seed 7'.
 DRILL ?=
 # Processes of `make test`: one more than cores, for most tests wait for other processes.
@@ -17,14 +19,15 @@ FOR_DEMO := $(call stamp,demo)
 FOR_CHECK := $(call stamp,check)
 FOR_TEST := $(call stamp,test)
 FOR_UI := $(call stamp,ui)
+FOR_BROWSER := $(call stamp,browser)
 FOR_FLOOR := $(VENV)-floor/.$(subst /,_,$(PYTHON))-floor
 DEMO_STORE := demo/mlflow.db
 
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui drill test test-deep test-floor check format docs bench bench-whole bench-sidecar \
-	bench-outage bench-recovery bench-store bench-drain bench-peers bench-suites clean
+.PHONY: help demo ui drill test test-browser need-chromium test-deep test-floor check format docs \
+	bench bench-whole bench-sidecar bench-outage bench-recovery bench-store bench-drain bench-peers bench-suites clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -46,6 +49,13 @@ ui: $(FOR_UI) ## MLflow's own UI on the demo's data
 
 test: $(FOR_TEST) ## every test that pip alone can serve
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+test-browser: need-chromium $(FOR_BROWSER) ## the report of a suite in a headless Chromium
+	@CHROMIUM='$(CHROMIUM)' $(BIN)/python -m pytest tests/browser
+
+need-chromium:
+	@[ -x '$(CHROMIUM)' ] || { echo "no Chromium here: apt install chromium," \
+		"or make test-browser CHROMIUM=/path/to/it" >&2; exit 2; }
 
 test-deep: $(FOR_TEST) ## the same with long searches of the property tests
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "" --hypothesis-profile=deep \
@@ -116,6 +126,10 @@ $(FOR_CHECK): $(FOR_DEMO)
 
 $(FOR_TEST): $(FOR_CHECK)
 	@.ci/venv $(VENV) --group test --editable '.[demo,gpu]'
+	@touch $@
+
+$(FOR_BROWSER): $(FOR_DEMO)
+	@.ci/venv $(VENV) --group browser --editable '.[demo]'
 	@touch $@
 
 $(FOR_UI): $(FOR_DEMO)

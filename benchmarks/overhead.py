@@ -4,9 +4,10 @@ What logging costs a real program: paired short blocks, rivals, and the whole ef
     python benchmarks/overhead.py            everything, in about eight minutes (make bench)
     python benchmarks/overhead.py --whole    only the whole effect, many pairs (make bench-whole)
     python benchmarks/overhead.py --quick    a few pairs of everything, to see that it runs
+    python benchmarks/overhead.py --alerts   the same with rules of alerts for every run of ours
 
-Writes benchmarks/results/overhead.json; benchmarks/README.md says how to read it. Every arm has a
-process of its own, started one after the other.
+Writes benchmarks/results/overhead.json, with --alerts overhead_alerts.json; benchmarks/README.md
+says how to read it. Every arm has a process of its own, started one after the other.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -28,6 +30,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from allele_mlflow.errors import SettingsError
+from allele_mlflow.rules_file import read_rules
 from benchmarks.environment import describe_environment, is_busy
 from benchmarks.overhead_report import (
     AT_RATE,
@@ -41,6 +45,9 @@ from benchmarks.scratch import PARENT, prepare_store, scratch_folder
 
 HERE = Path(__file__).resolve().parent
 OUTPUT = HERE / "results" / "overhead.json"
+ALERTS = HERE / "alerts.toml"
+ALERTS_OUTPUT = HERE / "results" / "overhead_alerts.json"
+ALERTS_VARIABLE = "ALLELE_MLFLOW_ALERTS"
 #: Arms in the order of their measurement, and which of the pair numbers each gets.
 PAIR_KINDS = {
     "null": "ours",
@@ -57,6 +64,7 @@ BENCH_S = 470.0
 WHOLE_LEAST_S = 90.0
 WHOLE_LONGEST_S = 38 * 60.0
 STOP_DEADLINE_S = 30.0
+EXIT_USAGE = 2
 EXIT_LOST = 7
 
 
@@ -83,10 +91,21 @@ class ArmFailedError(Exception):
 class Session:
     """
     Runs measuring processes one after the other in one scratch folder, and shows how far they are.
+
+    Args:
+        folder: The scratch.
+        console: Told what was measured.
+        progress: Shows it.
+        alerts: Rules for every run that the processes log; None for none.
     """
 
-    def __init__(self, folder: Path, console: Console, progress: Progress) -> None:
+    def __init__(
+        self, folder: Path, console: Console, progress: Progress, alerts: Path | None
+    ) -> None:
         self._folder = folder
+        self._environment = {k: v for k, v in os.environ.items() if k != ALERTS_VARIABLE}
+        if alerts is not None:
+            self._environment[ALERTS_VARIABLE] = str(alerts)
         self._console = console
         self._progress = progress
         self._store = folder / "empty.db"
@@ -105,7 +124,7 @@ class Session:
         command += ["--folder", str(self._folder), "--store", str(self._store)]
         command += ["--pairs", str(pairs), "--result", str(result)]
         task = self._progress.add_task(title, total=pairs)
-        with log.open("wb") as errors, _started(command, errors) as process:
+        with log.open("wb") as errors, _started(command, errors, self._environment) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 word, _, rest = line.partition(" ")
@@ -123,8 +142,12 @@ class Session:
 
 
 @contextlib.contextmanager
-def _started(command: list[str], errors: Any) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+def _started(
+    command: list[str], errors: Any, environment: dict[str, str]
+) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=errors, env=environment, text=True
+    )
     try:
         yield process
         process.wait()
@@ -187,6 +210,8 @@ def print_report(console: Console, report: dict[str, Any], *, planned_pairs: int
     if report["arms"]:
         console.print(arms_table(report))
     console.print(whole_table(report))
+    if report["alert_rules"]:
+        console.print(f"every run of ours had {len(report['alert_rules'])} rules of alerts")
     pairs = min(report[name]["pairs"] for name in WHOLE if name in report)
     if pairs < planned_pairs:
         console.print(f"time allowed {pairs} of {planned_pairs} pairs of the whole effect")
@@ -212,8 +237,12 @@ def parse_plan(arguments: list[str] | None) -> tuple[argparse.Namespace, Plan]:
     rate = "measure the whole effect at about so many metrics a second, by more work for each"
     parser.add_argument("--rate-per-s", type=float, help=rate)
     parser.add_argument("--phase-s", type=float, help="length of a phase of it, in seconds (3)")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="the JSON to write")
+    alerts = f"rules of alerts for every run of ours, by default those of {ALERTS.name}"
+    parser.add_argument("--alerts", type=Path, nargs="?", const=ALERTS, metavar="FILE", help=alerts)
+    parser.add_argument("--output", type=Path, help="the JSON to write")
     options = parser.parse_args(arguments)
+    if options.output is None:
+        options.output = OUTPUT if options.alerts is None else ALERTS_OUTPUT
     ours, rivals, whole, phase_s = (3, 1, 1, 0.3) if options.quick else (300, 15, 15, 3.0)
     if options.whole and not options.quick:
         whole = WHOLE_PAIRS
@@ -246,16 +275,17 @@ def measure(options: argparse.Namespace, plan: Plan, console: Console) -> dict[s
     progress = Progress(
         *columns, console=console, disable=not console.is_terminal, refresh_per_second=1
     )
+    rules = [] if options.alerts is None else read_rules(options.alerts).alerts
     with scratch_folder(PARENT) as folder, progress:
         environment = describe_environment(folder)
-        session = Session(folder, console, progress)
+        session = Session(folder, console, progress, options.alerts)
         if options.whole:
             report = update_whole(session, plan, environment, options.output)
         else:
             report = measure_all(session, plan, environment)
         where = report["environment"]["whole_effect"]
         where["load_average_after"] = describe_environment(folder)["load_average"]
-    return report
+    return report | {"alert_rules": [rule.name for rule in rules]}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -271,6 +301,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("interrupted; nothing was written")
         return 130
+    except SettingsError as exc:
+        console.print(str(exc), markup=False)
+        return EXIT_USAGE
     except ArmFailedError as exc:
         console.print(str(exc), markup=False)
         return 1

@@ -159,6 +159,26 @@ def test_overhead_runs(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [output]
 
 
+def test_overhead_runs_with_alerts(tmp_path: Path) -> None:
+    """
+    `--alerts FILE`: the runs that are measured have its rules (a hook of one is called), and the
+    report names them.
+    """
+    output, raised, rules = (tmp_path / name for name in ("out.json", "raised", "rules.toml"))
+    rules.write_text(
+        (BENCHMARKS / "alerts.toml").read_text()
+        + '\n[[alerts]]\nname = "calls"\nmetric = "fitness/best"\ncondition = "gte"\n'
+        f'threshold = 0.0\n[[alerts.hooks]]\ncommand = ["touch", "{raised}"]\n'
+    )
+    options = ("--arms", "null", "--alerts", str(rules), "--output", str(output))
+    run(BENCHMARKS / "overhead.py", tmp_path, "--quick", *options)
+    report = json.loads(output.read_text())
+    assert len(report["alert_rules"]) == 9
+    assert report["alert_rules"][-1] == "calls"
+    assert report["lost"] == 0
+    assert raised.exists()
+
+
 def test_demo_runs(tmp_path: Path) -> None:
     """
     The demo's suite runs on Allele's real engine, and ends with a table and the place of a report.

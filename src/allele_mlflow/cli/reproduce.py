@@ -16,6 +16,7 @@ import click
 from allele_mlflow import settings as settings_module
 from allele_mlflow import suite_tags as tags
 from allele_mlflow.cli.exit_codes import ExitCode
+from allele_mlflow.cli.interruption import terminated_as_interrupted
 from allele_mlflow.cli.output import json_text, say, shown
 from allele_mlflow.environment.comparability import Comparability
 from allele_mlflow.errors import ErrorKind, MatrixError
@@ -57,7 +58,8 @@ def reproduce(
     settings = settings_module.load({"tracking_uri": tracking_uri} if tracking_uri else {})
     stored = load_stored(settings.tracking_uri, run)
     place = folder or _folder_of(stored)
-    with _at_commit(stored, place) if checkout else contextlib.nullcontext(place) as used:
+    at_commit = _at_commit(stored, place) if checkout else contextlib.nullcontext(place)
+    with terminated_as_interrupted(), at_commit as used:
         found = run_again(stored, used, tolerance=tolerance)
     if as_json:
         say(json_text(_document(stored, found)))

@@ -4,16 +4,13 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 import click
 
 from allele_mlflow import settings as settings_module
 from allele_mlflow.cli.exit_codes import ExitCode
+from allele_mlflow.cli.interruption import terminated_as_interrupted
 from allele_mlflow.cli.output import complain, json_text, say, shown
 from allele_mlflow.cli.suite_display import duration_text, open_view
 from allele_mlflow.cli.suite_tables import failures_table, rendered, results_table
@@ -87,7 +84,7 @@ def run(
     if dry_run:
         _show_plan(prepared, options, settings, as_json=as_json)
         return
-    with _terminated_as_interrupted(), open_view(prepared.suite, is_quiet=quiet or as_json) as view:
+    with terminated_as_interrupted(), open_view(prepared.suite, is_quiet=quiet or as_json) as view:
         results = SuiteResults(prepared, settings, tick=view.tick)
         runner = SuiteRunner(prepared, options, settings, view=view, finish=results.publish)
         outcome = runner.run()
@@ -97,22 +94,6 @@ def run(
     else:
         _show(outcome, published)
     context.exit(_exit_code(outcome, published, is_strict=strict))
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """
-    SIGTERM, as batch systems send it, stops a suite as Ctrl-C does.
-    """
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _exit_code(outcome: Outcome, published: Published, *, is_strict: bool) -> ExitCode:

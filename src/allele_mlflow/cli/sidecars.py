@@ -20,12 +20,12 @@ import psutil
 from allele_mlflow.clock import now_ns
 from allele_mlflow.queue import spool
 from allele_mlflow.queue.locks import is_locked
+from allele_mlflow.sidecar.launch import MODULE, is_sidecar_command
 from allele_mlflow.sidecar.profile import lock_path
 from allele_mlflow.sidecar.worker import SidecarStatus
 
 #: A heartbeat comes each second; one that is older than this, on a busy machine too, has stopped.
 SILENT_S = 10.0
-MODULE = "allele_mlflow.sidecar"
 
 Health = Literal["alive", "silent", "gone"]
 
@@ -207,7 +207,7 @@ def _candidates(pid: int | None) -> Iterator[psutil.Process]:
 
 def _is_sidecar_of(process: psutil.Process, sidecar: Sidecar) -> bool:
     command = process.cmdline()
-    if MODULE not in command:
+    if not is_sidecar_command(command):
         return False
     arguments = command[command.index(MODULE) + 1 :]
     given = dict(zip(arguments[::2], arguments[1::2], strict=False))

@@ -2,11 +2,12 @@
 The process that cells come from: it has imported this package and nothing else, forks for each
 cell, and tells its supervisor how that ended.
 
-    python -m allele_mlflow.matrix.cell_process    (started by `supervisor`)
+    python -m allele_mlflow.matrix.cell_process SUPERVISOR-PID    (started by `supervisor`)
 
 A forked cell starts as clean as a fresh interpreter (one thread, no module of the benchmark's),
 without the tenth of a second that the imports take. It dies with its supervisor: the kernel sees to
-that on Linux; elsewhere this process looks.
+that on Linux; elsewhere this process looks. On Linux it also adopts what a cell leaves behind,
+daemons too, and ends it with the cell.
 """
 
 from __future__ import annotations
@@ -20,7 +21,13 @@ import sys
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, NoReturn
 
-from allele_mlflow.matrix.lifeline import die_with_parent, end_group, wait_for
+from allele_mlflow.matrix.lifeline import (
+    adopt_orphans,
+    die_with_parent,
+    end_children,
+    end_group,
+    wait_for,
+)
 from allele_mlflow.matrix.messages import (
     LOG_FILE,
     REPORT_FILE,
@@ -65,7 +72,8 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     running: list[int] = []
     signal.signal(signal.SIGTERM, lambda *_: _leave(running))
-    die_with_parent(by=signal.SIGTERM)
+    adopt_orphans()
+    die_with_parent(int(sys.argv[1]), by=signal.SIGTERM)
     channel = _open_channel()
     while (data := _read_frame(channel.jobs)) is not None:
         pid = os.fork()
@@ -85,6 +93,7 @@ def _leave(running: list[int]) -> NoReturn:
     """
     for pid in running:
         end_group(pid)
+    end_children()
     os._exit(1)
 
 

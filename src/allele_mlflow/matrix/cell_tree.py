@@ -12,18 +12,21 @@ from collections.abc import Iterable
 import psutil
 
 from allele_mlflow.clock import now_monotonic_s, pause_s
+from allele_mlflow.sidecar.launch import is_sidecar_command
 
 _LOOK_S = 0.01
 
 
-def tree_of(pid: int) -> list[psutil.Process]:
+def tree_of(pid: int, origin: int) -> list[psutil.Process]:
     """
-    A process and its descendants, and those that left it and kept its session.
+    A cell's process and its descendants, and what has left them: the process that the cell was
+    forked from adopts it; where the kernel does not see to that, it may have kept the session.
+
+    Args:
+        pid: The cell.
+        origin: What it was forked from, for this cell alone. A sidecar below it is nobody's.
     """
-    found: dict[int, psutil.Process] = {}
-    with contextlib.suppress(psutil.Error):
-        top = psutil.Process(pid)
-        found = {one.pid: one for one in (top, *top.children(recursive=True))}
+    found = {one.pid: one for one in _descendants(origin)}
     for one in psutil.process_iter():
         with contextlib.suppress(OSError, psutil.Error):
             if one.pid not in found and os.getsid(one.pid) == pid:
@@ -31,17 +34,31 @@ def tree_of(pid: int) -> list[psutil.Process]:
     return list(found.values())
 
 
-def resident_bytes(pid: int) -> int:
+def resident_bytes(origin: int) -> int:
     """
-    Resident memory of a process and its descendants; pages that they share count for each.
+    Resident memory of a cell's processes; pages that they share count for each.
+
+    Args:
+        origin: See `tree_of`.
     """
     total = 0
-    with contextlib.suppress(psutil.Error):
-        top = psutil.Process(pid)
-        for one in (top, *top.children(recursive=True)):
-            with contextlib.suppress(psutil.Error):
-                total += one.memory_info().rss
+    for one in _descendants(origin):
+        with contextlib.suppress(psutil.Error):
+            total += one.memory_info().rss
     return total
+
+
+def _descendants(origin: int) -> list[psutil.Process]:
+    try:
+        found = psutil.Process(origin).children(recursive=True)
+    except psutil.Error:
+        return []
+    spared: set[psutil.Process] = set()
+    for one in found:
+        with contextlib.suppress(psutil.Error):
+            if is_sidecar_command(one.cmdline()):
+                spared.update((one, *one.children(recursive=True)))
+    return [one for one in found if one not in spared]
 
 
 def send(pid: int, number: signal.Signals) -> None:
@@ -52,16 +69,17 @@ def send(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def end_tree(pid: int, *, grace_s: float) -> None:
+def end_tree(pid: int, origin: int, *, grace_s: float) -> None:
     """
     End a cell's processes: asked by SIGTERM, and killed where they are still there `grace_s` later.
+    See `tree_of`.
     """
-    tree = tree_of(pid)
+    tree = tree_of(pid, origin)
     _send_all(tree, signal.SIGTERM)
     deadline_s = now_monotonic_s() + grace_s
     while now_monotonic_s() < deadline_s and any(map(_is_running, tree)):
         pause_s(_LOOK_S)
-    _send_all({*tree, *tree_of(pid)}, signal.SIGKILL)
+    _send_all({*tree, *tree_of(pid, origin)}, signal.SIGKILL)
 
 
 def _is_running(process: psutil.Process) -> bool:

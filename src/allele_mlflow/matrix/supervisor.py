@@ -127,10 +127,10 @@ class _Supervision:
         pid = server.start(self._job)
         verdict = None
         while (status := server.wait(LOOK_S)) is None:
-            verdict = verdict or self._judge(pid)
+            verdict = verdict or self._judge(server)
             if verdict is not None and not self._is_interrupted:
                 self._tell(pid, verdict)
-                cell_tree.end_tree(pid, grace_s=GRACE_S)
+                cell_tree.end_tree(pid, server.pid, grace_s=GRACE_S)
                 self._is_interrupted = True
             elif stopping.is_set() and not self._is_interrupted:
                 verdict = KeyboardInterrupt("the suite was interrupted")
@@ -138,13 +138,13 @@ class _Supervision:
                 self._is_interrupted = True
         return Ended(status, verdict)
 
-    def _judge(self, pid: int) -> BaseException | None:
+    def _judge(self, server: _Server) -> BaseException | None:
         request = self._job.request
         waited_s = now_monotonic_s() - self._begin_s
         if request.timeout_s is not None and waited_s > request.timeout_s:
             return TimeoutError(f"no end after {request.timeout_s:g} s (timeout_s)")
         if request.memory_limit_bytes is not None:
-            used = cell_tree.resident_bytes(pid)
+            used = cell_tree.resident_bytes(server.pid)
             if used > request.memory_limit_bytes:
                 return MemoryError(
                     f"{used:,} bytes resident in its processes, memory_limit_bytes is "
@@ -158,7 +158,7 @@ class _Supervision:
         while now_monotonic_s() < deadline_s:
             if server.wait(LOOK_S) is not None:
                 return
-        cell_tree.end_tree(pid, grace_s=0.0)
+        cell_tree.end_tree(pid, server.pid, grace_s=0.0)
 
     def _tell(self, pid: int, verdict: BaseException) -> None:
         """
@@ -198,13 +198,21 @@ class _Server:
         # the cell's run is its own, and not one inside whatever run the runner is in
         environment.pop(settings_module.HANDLE_VARIABLE, None)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", cell_process.__name__],
+            [sys.executable, "-m", cell_process.__name__, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
             bufsize=0,
+            process_group=0,  # who kills the runner's whole group leaves it to end the cell
         )
         self._status: int | None = None
+
+    @property
+    def pid(self) -> int:
+        """
+        Of the process; below it is nothing but the cell that runs.
+        """
+        return self._process.pid
 
     def start(self, job: CellJob) -> int:
         """

@@ -9,6 +9,7 @@ import importlib
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from allele_mlflow.errors import ErrorKind, SidecarStartError
@@ -16,6 +17,8 @@ from allele_mlflow.queue.locks import is_locked
 from allele_mlflow.settings import PREFIX, Settings, environment
 from allele_mlflow.sidecar.profile import lock_path
 
+#: What a sidecar's process runs.
+MODULE = "allele_mlflow.sidecar"
 #: Starts its arguments in the background and ends: so the sidecar is init's child and not ours, and
 #: no `os.wait()` of the benchmark's ever meets it.
 SHELL = "/bin/sh"
@@ -51,7 +54,7 @@ def ensure_sidecar(scope: Path, profile: str, settings: Settings) -> bool:
 
 def _start_process(scope: Path, profile: str, settings: Settings) -> None:
     arguments = [
-        *module_command("allele_mlflow.sidecar"),
+        *module_command(MODULE),
         "--scope",
         str(scope),
         "--profile",
@@ -97,6 +100,13 @@ def module_command(module: str) -> list[str]:
     """
     # -P: a local mlflow.py must not shadow the real one
     return [sys.executable, "-P", "-m", module]
+
+
+def is_sidecar_command(command: Sequence[str]) -> bool:
+    """
+    Whether a process of this command line is a sidecar, or the shell that starts one.
+    """
+    return MODULE in command
 
 
 def sidecar_environment(settings: Settings) -> dict[str, str]:
