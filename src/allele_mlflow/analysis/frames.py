@@ -8,7 +8,7 @@ seconds are seconds; what is not known is None, NaN or NaT, never 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,7 +17,7 @@ import pandas as pd
 from allele_mlflow import suite_tags as tags
 from allele_mlflow.records import OWN_ARTIFACTS
 from allele_mlflow.tracking.alert_reader import artifact_alerts
-from allele_mlflow.tracking.frames import HISTORY, PAGE_ROWS, Reader
+from allele_mlflow.tracking.frames import Reader
 from allele_mlflow.tracking.reader import artifact_bytes
 
 #: One row a run. `kind` is "cell" or "suite" for a suite's runs, None for others; `seconds` from
@@ -260,29 +260,16 @@ def param_value(text: str) -> Any:
 
 
 def read_histories(
-    reader: Reader, run_ids: Sequence[str], keys: Sequence[str], *, most_rows: int | None = None
-) -> pd.DataFrame:
+    reader: Reader, run_ids: Sequence[str], keys: Sequence[str]
+) -> Iterator[pd.DataFrame]:
     """
-    Every reading of these keys of these runs.
+    Every reading of these keys of these runs, in pages of `tracking.frames.HISTORY`.
 
-    Args:
-        reader: Of the store.
-        run_ids: MLflow's.
-        keys: Of metrics.
-        most_rows: Stop behind so many; None for all.
-    Returns:
-        Columns of `tracking.frames.HISTORY`.
     Raises:
         TrackingError: the store does not answer.
     """
-    pages, count = [], 0
     if len(run_ids) and len(keys):
-        for page in reader.history(list(run_ids), list(keys), page_rows=PAGE_ROWS):
-            pages.append(page)
-            count += len(page)
-            if most_rows is not None and count >= most_rows:
-                break
-    return pd.concat(pages, ignore_index=True) if pages else shaped(pd.DataFrame(), HISTORY)
+        yield from reader.history(list(run_ids), list(keys))
 
 
 def resource_keys(metrics: pd.DataFrame) -> list[str]:

@@ -153,6 +153,26 @@ def select(reader: Reader, tracking_uri: str, text: str, *, prefix: str = "") ->
     )
 
 
+def find_experiments(reader: Reader, names: Sequence[str], *, prefix: str = "") -> list[str]:
+    """
+    The ids of active experiments, in whose names the prefix may be left out.
+
+    Raises:
+        AnalysisError: one is not there.
+        TrackingError: the store does not answer.
+    """
+    experiments = reader.experiments()
+    active = experiments[experiments["lifecycle"] == "active"]
+    ids = dict(zip(active["name"], active["experiment_id"], strict=True))
+    found = []
+    for name in names:
+        known = next((one for one in (name, f"{prefix}{name}") if one in ids), None)
+        if known is None:
+            raise _none(name, f"there is no such experiment; {_listed(ids, prefix)}")
+        found.append(str(ids[known]))
+    return list(dict.fromkeys(found))
+
+
 def read_facts(tracking_uri: str, run_id: str | None) -> SuiteFacts:
     """
     What the suite says of itself in the artifacts of its own run; nothing where there is none.
@@ -229,10 +249,10 @@ def _named(params: Mapping[str, Any], axes: Sequence[str]) -> str:
 def _find(reader: Reader, target: Target, prefix: str) -> ExperimentFrames:
     experiments = reader.experiments()
     active = experiments[experiments["lifecycle"] == "active"]
+    ids = dict(zip(active["name"], active["experiment_id"], strict=True))
     for name in (target.name, f"{prefix}{target.name}"):
-        found = active[active["name"] == name]
-        if len(found):
-            return read_experiments(reader, [found["experiment_id"].iloc[0]])
+        if name in ids:
+            return read_experiments(reader, [ids[name]])
     told = reader.runs(tag_keys=[tags.RUN_UID], param_keys=[], metric_keys=[])
     by_uid = told.tags[told.tags["value"] == target.name]["run_id"]
     runs = told.runs
@@ -242,15 +262,16 @@ def _find(reader: Reader, target: Target, prefix: str) -> ExperimentFrames:
         runs["name"] == target.name,
     ):
         if meant.any():
-            ids = runs[meant]["experiment_id"].unique()
-            return read_experiments(reader, list(ids))
-    names = sorted(active["name"].str.removeprefix(prefix))
-    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+            return read_experiments(reader, list(runs[meant]["experiment_id"].unique()))
     raise _none(
-        target.text,
-        f"there is no such experiment, run id, uid or name; "
-        f"experiments: {', '.join(names[:_NAMES_SHOWN]) or 'none'}{more}",
+        target.text, f"there is no such experiment, run id, uid or name; {_listed(ids, prefix)}"
     )
+
+
+def _listed(names: Collection[str], prefix: str) -> str:
+    plain = sorted(name.removeprefix(prefix) for name in names)
+    more = f" and {len(plain) - _NAMES_SHOWN} more" if len(plain) > _NAMES_SHOWN else ""
+    return f"experiments: {', '.join(plain[:_NAMES_SHOWN]) or 'none'}{more}"
 
 
 def _of_target(

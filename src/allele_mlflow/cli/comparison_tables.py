@@ -242,7 +242,8 @@ def _ranking_document(one: SuiteRanking) -> dict[str, Any]:
 
 def _texts(row: Comparison, compared: SuiteComparison) -> Row:
     unit = compared.units.get(row.metric)
-    metric = f"{row.metric} ({unit})" if unit else row.metric
+    is_said = unit is None or row.metric.endswith(unit)
+    metric = row.metric if is_said else f"{row.metric} ({unit})"
     return (
         row.cell or "all runs",
         metric,

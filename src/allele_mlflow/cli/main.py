@@ -21,8 +21,10 @@ from allele_mlflow.version import __version__
 COMMANDS = {
     "alerts": "Show the alerts of a run or an experiment.",
     "compare": "Compare suites, cells or runs with statistics.",
+    "design": "Say what a suite can show, before it is run.",
     "doctor": "Check this machine, its spool and its store.",
     "drill": "Try the guarantees on this machine.",
+    "export": "Write experiments as CSV, Parquet or JSON.",
     "import": "Log the results of a finished matrix of Allele's.",
     "rejected": "List what was refused, and submit it again.",
     "reproduce": "Run a suite's cell again, from MLflow alone.",

@@ -1,0 +1,137 @@
+"""
+Frames as files, a page at a time: CSV, Parquet, JSON. A file is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import msgspec
+import pandas as pd
+
+
+class TableFile(Protocol):
+    """
+    A file that takes pages with the same columns.
+    """
+
+    def add(self, page: pd.DataFrame) -> None:
+        """
+        Write the page behind the others.
+        """
+
+    def finish(self) -> None:
+        """
+        Write what a whole file has at its end.
+        """
+
+
+@contextmanager
+def open_table(path: Path, form: str) -> Iterator[TableFile]:
+    """
+    A file to be written, readable by its owner alone; it takes its name when all is written.
+
+    Args:
+        path: Of the file.
+        form: `csv`, `parquet` or `json`.
+    Raises:
+        OSError: it cannot be written.
+        ImportError: Parquet without pyarrow.
+    """
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)
+    part.touch(mode=0o600)
+    try:
+        with part.open("wb" if form == "parquet" else "w") as file:
+            table = _KINDS[form](file)
+            yield table
+            table.finish()
+        part.replace(path)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+class _Csv:
+    def __init__(self, file: IO[Any]) -> None:
+        self._file = file
+        self._has_head = False
+
+    def add(self, page: pd.DataFrame) -> None:
+        page.to_csv(self._file, index=False, header=not self._has_head)
+        self._has_head = True
+
+    def finish(self) -> None:
+        pass
+
+
+class _Json:
+    """
+    A list of records, one a line.
+    """
+
+    def __init__(self, file: IO[Any]) -> None:
+        self._file = file
+        self._between = "["
+
+    def add(self, page: pd.DataFrame) -> None:
+        plain = page.astype("object").where(page.notna(), None)
+        for row in plain.to_dict("records"):
+            line = msgspec.json.encode(row, enc_hook=_text_of).decode()
+            self._file.write(f"{self._between}\n{line}")
+            self._between = ","
+
+    def finish(self) -> None:
+        self._file.write("[]\n" if self._between == "[" else "\n]\n")
+
+
+def _text_of(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+class _Parquet:
+    def __init__(self, file: IO[Any]) -> None:
+        import pyarrow
+        import pyarrow.parquet
+
+        self._arrow = pyarrow
+        self._file = file
+        self._schema: Any = None
+        self._writer: Any = None
+
+    def add(self, page: pd.DataFrame) -> None:
+        if self._writer is None:
+            self._schema = self._schema_of(page)
+            self._writer = self._arrow.parquet.ParquetWriter(self._file, self._schema)
+        self._writer.write_table(
+            self._arrow.Table.from_pandas(page, schema=self._schema, preserve_index=False)
+        )
+
+    def finish(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def _schema_of(self, page: pd.DataFrame) -> Any:
+        """
+        By the dtypes alone: a column of texts may be empty in the first page.
+        """
+        fields = [
+            self._arrow.field(
+                str(name),
+                self._arrow.string()
+                if kind == "object"
+                else self._arrow.Schema.from_pandas(page[[name]], preserve_index=False).types[0],
+            )
+            for name, kind in page.dtypes.items()
+        ]
+        return self._arrow.schema(fields)
+
+
+_KINDS: dict[str, Callable[[IO[Any]], TableFile]] = {
+    "csv": _Csv,
+    "json": _Json,
+    "parquet": _Parquet,
+}
