@@ -89,6 +89,8 @@ class _Json:
 
 
 def _text_of(value: Any) -> Any:
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
     return value.item() if hasattr(value, "item") else str(value)
 
 
@@ -104,30 +106,31 @@ class _Parquet:
 
     def add(self, page: pd.DataFrame) -> None:
         if self._writer is None:
-            self._schema = self._schema_of(page)
+            self._schema = self._arrow.schema(
+                [self._arrow.field(str(n), self._type_of(str(k))) for n, k in page.dtypes.items()]
+            )
             self._writer = self._arrow.parquet.ParquetWriter(self._file, self._schema)
-        self._writer.write_table(
-            self._arrow.Table.from_pandas(page, schema=self._schema, preserve_index=False)
-        )
+        columns = [self._column(page[name], self._schema.field(name).type) for name in page]
+        self._writer.write_table(self._arrow.Table.from_arrays(columns, schema=self._schema))
 
     def finish(self) -> None:
         if self._writer is not None:
             self._writer.close()
 
-    def _schema_of(self, page: pd.DataFrame) -> Any:
+    def _type_of(self, dtype: str) -> Any:
         """
-        By the dtypes alone: a column of texts may be empty in the first page.
+        By the dtype alone: a column of texts may be empty in the first page.
         """
-        fields = [
-            self._arrow.field(
-                str(name),
-                self._arrow.string()
-                if kind == "object"
-                else self._arrow.Schema.from_pandas(page[[name]], preserve_index=False).types[0],
-            )
-            for name, kind in page.dtypes.items()
-        ]
-        return self._arrow.schema(fields)
+        if dtype.startswith("datetime64"):
+            return self._arrow.timestamp("ms", tz="UTC")
+        named = {"float64": "float64", "int64": "int64", "boolean": "bool", "bool": "bool"}
+        return self._arrow.type_for_alias(named.get(dtype.lower(), "string"))
+
+    def _column(self, column: pd.Series[Any], kind: Any) -> Any:
+        if column.dtype in ("float64", "int64"):
+            return self._arrow.array(column.to_numpy(), type=kind)
+        plain = column.astype("object").where(column.notna(), None)
+        return self._arrow.array(plain.tolist(), type=kind)
 
 
 _KINDS: dict[str, Callable[[IO[Any]], TableFile]] = {
