@@ -280,6 +280,41 @@ def test_all_runs_of_one_side_failed() -> None:
     assert values.verdict is Verdict.WORSE
 
 
+@pytest.mark.parametrize("location", Location)
+@pytest.mark.parametrize("scale", [1e-300, np.finfo(float).max / 30])
+def test_size_of_the_values_does_not_matter(scale: float, location: Location) -> None:
+    """Values near the ends of what a float holds have the verdict of ordinary ones."""
+    options = replace(UP, location=location)
+    plain = only(compare(table(NOISE + 9), table(OTHER + 12), options=options))
+    tiny = only(compare(table(scale * (NOISE + 9)), table(scale * (OTHER + 12)), options=options))
+    assert (tiny.verdict, tiny.p_value) == (plain.verdict, plain.p_value)
+    assert plain.difference is not None
+    assert tiny.difference is not None
+    assert tiny.difference.low == pytest.approx(
+        scale * (plain.difference.low or 0.0), rel=1e-9, abs=0.0
+    )
+
+
+def test_worst_float_as_a_penalty_is_survived() -> None:
+    """Runs that were given the largest float there is widen the interval; nothing overflows."""
+    largest = np.finfo(float).max
+    bad = np.where(np.arange(12) < 3, largest, OTHER)
+    row = only(compare(table(NOISE, "loss"), table(bad, "loss"), options=UP))
+    assert row.verdict is Verdict.INCONCLUSIVE
+    assert row.difference is not None
+    assert row.difference.value == pytest.approx(largest / 4)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "boolean", "object", "float64"])
+def test_failures_are_read_from_any_column(dtype: str) -> None:
+    """True and 1 are failed, missing is not."""
+    failed = pd.Series([True, False] * 6).astype(dtype)
+    if dtype in ("boolean", "object"):
+        failed[1] = None
+    row = compare(table(NOISE), table(OTHER, is_failed=failed), options=UP).rows[0]
+    assert row.candidate.values == 6
+
+
 def test_one_run_a_side_says_nothing() -> None:
     """One run each: a difference, no interval, p = 1, no warning."""
     row = only(compare(table([1.0]), table([2.0]), options=UP))
