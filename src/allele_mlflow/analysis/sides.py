@@ -156,7 +156,8 @@ def _measure(
 ) -> Iterator[Measured]:
     is_paired = _has_pairs(baseline, candidate)
     if is_paired:
-        baseline, candidate = baseline.sort_values(SEED), candidate.sort_values(SEED)
+        places = {seed: place for place, seed in enumerate(baseline[SEED])}
+        candidate = candidate.iloc[np.argsort(candidate[SEED].map(places).to_numpy())]
     for name in names:
         sides = _values(baseline, name), _values(candidate, name)
         is_measured = all(

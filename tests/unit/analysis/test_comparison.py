@@ -168,6 +168,17 @@ def test_doubtful_seeds_make_no_pairs(seeds: list[int | None] | None) -> None:
     assert not only(compare(base, base)).is_paired
 
 
+def test_seeds_of_any_kind_make_pairs() -> None:
+    """Seeds are names: texts and numbers may stand beside each other."""
+    seeds = [*range(11), "the last"]
+    base = table(10 * NOISE + 50, seed=seeds)
+    more = table(10 * NOISE + 51, seed=seeds).iloc[::-1]
+    row = only(compare(base, more, options=UP))
+    assert row.is_paired
+    assert row.difference is not None
+    assert row.difference[:3] == pytest.approx((1.0, 1.0, 1.0))
+
+
 def test_too_few_pairs_are_taken_as_independent() -> None:
     """Five pairs can never reach 0.05, the same runs without pairs can."""
     base = table(np.arange(5.0), seed=range(5))
