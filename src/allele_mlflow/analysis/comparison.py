@@ -31,7 +31,7 @@ from allele_mlflow.analysis.intervals import Estimate
 from allele_mlflow.analysis.multiplicity import adjust_holm
 from allele_mlflow.analysis.options import CompareOptions
 from allele_mlflow.analysis.sides import match_sides
-from allele_mlflow.analysis.verdicts import Evidence, Verdict, judge
+from allele_mlflow.analysis.verdicts import Case, Verdict, judge
 from allele_mlflow.errors import AnalysisError, ErrorKind
 from allele_mlflow.units import Direction, describe
 
@@ -159,19 +159,19 @@ def _judge_all(found: list[RowEvidence], options: CompareOptions) -> tuple[Compa
     p_values = [row.significance.p_value if row.significance else np.nan for row in found]
     smallest = [row.smallest_p if row.significance else np.nan for row in found]
     adjusted = zip(found, adjust_holm(p_values), adjust_holm(smallest), strict=True)
-    family_count = _family_count(found)
+    count = _family_count(found)
     return tuple(
-        _judge_row(row, float(p_holm), float(least), family_count, options.alpha)
+        _judged(row, _case(row, float(p_holm), float(least), count, options.alpha))
         for row, p_holm, least in adjusted
     )
 
 
-def _judge_row(
+def _case(
     row: RowEvidence, p_holm: float, smallest_holm: float, family_count: int, alpha: float
-) -> Comparison:
+) -> Case:
     tested = row.significance
     sides = row.baseline, row.candidate
-    evidence = Evidence(
+    return Case(
         direction=row.direction,
         counts=(sides[0].runs, sides[1].runs),
         missing=(sides[0].runs - sides[0].values, sides[1].runs - sides[1].values),
@@ -185,7 +185,10 @@ def _judge_row(
         margin=row.margin,
         alpha=alpha,
     )
-    verdict, reason = judge(evidence)
+
+
+def _judged(row: RowEvidence, case: Case) -> Comparison:
+    verdict, reason = judge(case)
     known = describe(row.metric)
     return Comparison(
         cell=row.cell,
@@ -199,10 +202,10 @@ def _judge_row(
         ratio=row.ratio,
         a12=row.a12,
         magnitude=magnitude_of(row.a12.value) if row.a12 else None,
-        p_value=evidence.p_value,
-        p_holm=evidence.p_holm,
-        test=tested.method if tested else None,
-        is_exact=tested.is_exact if tested else None,
+        p_value=case.p_value,
+        p_holm=case.p_holm,
+        test=row.significance.method if row.significance else None,
+        is_exact=row.significance.is_exact if row.significance else None,
         smallest_p=row.smallest_p,
         verdict=verdict,
         reason=reason,

@@ -71,7 +71,7 @@ def permutation_tests(
     Cost: arrangements * (n + k) * m multiplications.
     Source: Phipson, Smyth 2010 (the one added to random counts: no p-value is zero).
     """
-    samples = check_samples(first, second, is_paired=is_paired)
+    samples, _ = check_samples(first, second, is_paired=is_paired).scaled()
     generator = np.random.default_rng([seed, len(samples.first), len(samples.second), is_paired])
     possible = _count_arrangements(samples)
     is_exact = possible <= EXACT_LIMIT
@@ -95,22 +95,22 @@ def rank_tests(
     """
     Mann-Whitney's test of each column, with pairs Wilcoxon's signed-rank test.
 
-    Exact at any size up to 50 where no values tie; with ties, or differences of zero, the ranks are
-    permuted as `permutation_tests` permutes values. Arguments and errors are the same.
+    Exact at any size up to 50 where no values tie; else (ties, differences of zero, more runs) the
+    ranks are permuted as `permutation_tests` permutes values. Arguments and errors are the same.
     """
     samples = check_samples(first, second, is_paired=is_paired)
-    found = []
-    for column in range(samples.first.shape[1]):
-        one, other = samples.first[:, column], samples.second[:, column]
-        tested = _exact_rank_test(one, other, is_paired=is_paired)
-        if tested is None:
-            sides = signed_ranks(other - one) if is_paired else pooled_ranks(one, other)
-            (by_value,) = permutation_tests(
-                *sides, is_paired=is_paired, arrangements=arrangements, seed=seed
-            )
-            tested = by_value._replace(method=f"{_rank_method(is_paired)}, ties permuted")
-        found.append(tested)
-    return found
+    columns = zip(samples.first.T, samples.second.T, strict=True)
+    found = [_exact_rank_test(one, other, is_paired=is_paired) for one, other in columns]
+    left = [place for place, tested in enumerate(found) if tested is None]
+    if left:
+        one, other = samples.first[:, left], samples.second[:, left]
+        sides = signed_ranks(other - one) if is_paired else pooled_ranks(one, other)
+        permuted = permutation_tests(
+            *sides, is_paired=is_paired, arrangements=arrangements, seed=seed
+        )
+        for place, tested in zip(left, permuted, strict=True):
+            found[place] = tested._replace(method=f"{_rank_method(is_paired)}, ranks permuted")
+    return [tested for tested in found if tested is not None]
 
 
 def pooled_ranks(first: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -1,11 +1,12 @@
 """
 By how much two sides differ, as a difference and as a ratio, each with its interval.
 
-The kind of interval is the one that holds: over the distributions of benchmarks/statistics.py each
+The kind of interval is the one that holds: over the distributions of benchmarks/evidence.py each
 contains the true value in at least 93 % of samples at nominal 95 %, from ten runs on. Of means that
 is Student's (with Welch's degrees of freedom where there are no pairs): BCa is too narrow for them,
-as the same program shows. Of medians and interquartile means it is BCa. What an interval was made
-by is always said.
+as the same program shows. Of medians and interquartile means it is BCa, read as far out as
+Student's quantile and not the normal one, which for ten to thirty pairs is too near. What an
+interval was made by is always said.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from scipy import special, stats
 
 from allele_mlflow.analysis.locations import BoolArray, FloatArray, Location, centres_of
 from allele_mlflow.analysis.resampling import bootstrap_weights, jackknife_weights
-from allele_mlflow.analysis.samples import Samples, check_samples
+from allele_mlflow.analysis.samples import IntArray, Samples, check_samples
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
 #: Fewer runs on a side than this: medians get no interval, for all resamples lie within the values.
 FEWEST_FOR_BOOTSTRAP = 5
+BCA = "BCa bootstrap, tails of Student's t"
 #: From here on BCa holds; below, percentiles are taken further out, as far as Student's would be.
 FEWEST_FOR_BCA = 10
 
@@ -83,13 +85,13 @@ def estimate_differences(
     Source: Efron 1987, JASA 82(397) (BCa); Hesterberg 2015, The American Statistician 69(4)
     (percentiles further out for small samples); Welch 1947, Biometrika 34.
     """
-    samples = check_samples(first, second, is_paired=is_paired)
+    samples, exponents = check_samples(first, second, is_paired=is_paired).scaled()
     values = _differences(samples, location)
     fewest = min(len(samples.first), len(samples.second))
     needed = 2 if location is Location.MEAN else FEWEST_FOR_BOOTSTRAP
     if fewest < needed:
         method = f"no interval: want at least {needed} runs a side, got {fewest}"
-        return [Estimate(float(value), None, None, method) for value in values]
+        return [Estimate(value, None, None, method) for value in _unscaled(values, exponents)]
     spread = _spread(samples, location, confidence)
     if location is Location.MEAN:
         half = spread.student * spread.standard_error
@@ -100,12 +102,12 @@ def estimate_differences(
             [seed, len(samples.first), len(samples.second), is_paired]
         )
         drawn = _resampled(samples, location, resamples, generator)
-        low, high, methods = _bootstrap_ends(values, drawn, spread, confidence, fewest)
+        low, high, methods = _bootstrap_ends(values, drawn, spread, fewest)
     for column in np.flatnonzero(~spread.has_scatter):
         low[column] = high[column] = values[column]
         methods[column] = "no scatter on either side"
-    ends = zip(values.tolist(), low.tolist(), high.tolist(), methods, strict=True)
-    return [Estimate(*one) for one in ends]
+    columns = (_unscaled(one, exponents) for one in (values, low, high))
+    return [Estimate(*one) for one in zip(*columns, methods, strict=True)]
 
 
 def estimate_ratios(
@@ -189,6 +191,12 @@ def _exp(value: float) -> float:
     return float(np.exp(min(value, 700.0)))  # 700: e to more than that is no float
 
 
+def _unscaled(scaled: FloatArray, exponents: IntArray) -> list[float]:
+    with np.errstate(over="ignore"):  # the end of an interval may be beyond the largest float
+        found: list[float] = np.ldexp(scaled, exponents).tolist()
+    return found
+
+
 def _differences(samples: Samples, location: Location) -> FloatArray:
     if samples.is_paired:
         return centres_of(samples.differences, location)
@@ -233,7 +241,8 @@ def _spread(samples: Samples, location: Location, confidence: float) -> _Spread:
     # Where nothing scatters, ones: what is made of them is replaced.
     shares = [part / np.where(total > 0.0, total, 1.0) for part in parts]
     squares = [share**2 / (len(pull) - 1) for share, pull in zip(shares, pulls, strict=True)]
-    freedom = 1.0 / np.where(total > 0.0, np.sum(squares, axis=0), 1.0)
+    fewest = min(len(pull) for pull in pulls) - 1
+    freedom = 1.0 / np.where(total > 0.0, np.sum(squares, axis=0), 1.0 / fewest)
     cubes = np.sum([(pull**3).sum(axis=0) for pull in pulls], axis=0)
     safe = np.where(plain > 0.0, plain, 1.0)
     return _Spread(
@@ -255,26 +264,25 @@ def _influences(side: FloatArray, location: Location) -> FloatArray:
 
 
 def _bootstrap_ends(
-    values: FloatArray, drawn: FloatArray, spread: _Spread, confidence: float, fewest: int
+    values: FloatArray, drawn: FloatArray, spread: _Spread, fewest: int
 ) -> tuple[FloatArray, FloatArray, list[str]]:
     """
     Both ends of each column's interval, and what it was made by.
     """
     drawn.sort(axis=0)
-    plain = float(special.ndtri(0.5 + confidence / 2))
     if fewest < FEWEST_FOR_BCA:
         far = spread.student * spread.widening
         tails = np.stack([-far, far])
         methods = ["percentile bootstrap, widened for few runs"] * len(values)
     else:
-        tails, is_defined = _bca_tails(values, drawn, spread, plain)
-        methods = ["BCa bootstrap" if ok else "percentile bootstrap" for ok in is_defined]
+        tails, is_defined = _bca_tails(values, drawn, spread)
+        methods = [BCA if ok else "percentile bootstrap" for ok in is_defined]
     low, high = (_quantiles(drawn, special.ndtr(tail)) for tail in tails)
     return low, high, methods
 
 
 def _bca_tails(
-    values: FloatArray, drawn: FloatArray, spread: _Spread, plain: float
+    values: FloatArray, drawn: FloatArray, spread: _Spread
 ) -> tuple[FloatArray, BoolArray]:
     """
     Where BCa reads the resamples, shape (2, m) as normal quantiles; the plain percentiles for a
@@ -286,7 +294,7 @@ def _bca_tails(
     part = (below + ties / 2) / len(drawn)
     is_defined = (part > 0.0) & (part < 1.0)
     bias = special.ndtri(np.where(is_defined, part, 0.5))
-    ends = np.array([[-plain], [plain]])
+    ends = np.stack([-spread.student, spread.student])
     shifted = bias + ends
     divisor = 1.0 - spread.acceleration * shifted
     is_defined &= (divisor > 0.0).all(axis=0)

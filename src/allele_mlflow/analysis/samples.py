@@ -4,13 +4,15 @@ What the tests and intervals take: two sides, a row a run, a column a metric; ch
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from allele_mlflow.analysis.locations import FloatArray
 from allele_mlflow.errors import AnalysisError, ErrorKind, TooFewPointsError
+
+IntArray = np.ndarray[Any, np.dtype[np.intc]]
 
 
 class Samples(NamedTuple):
@@ -21,6 +23,17 @@ class Samples(NamedTuple):
     first: FloatArray
     second: FloatArray
     is_paired: bool
+
+    def scaled(self) -> tuple[Samples, IntArray]:
+        """
+        The same with the largest value of each column between 1/2 and 1, and the powers of two
+        that give the values back. Loses nothing, and nothing computed from it can overflow: bad
+        runs are often given the largest float there is.
+        """
+        largest = np.abs(np.concatenate([self.first, self.second])).max(axis=0)
+        exponents = np.frexp(largest)[1]
+        first, second = np.ldexp(self.first, -exponents), np.ldexp(self.second, -exponents)
+        return Samples(first, second, self.is_paired), exponents
 
     @property
     def differences(self) -> FloatArray:

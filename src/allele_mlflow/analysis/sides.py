@@ -110,7 +110,7 @@ def match_sides(
         candidate: Likewise.
         metrics: Those that are compared; by default every column of numbers that a side has.
     Raises:
-        AnalysisError: a metric is in neither table, or not of numbers.
+        AnalysisError: a metric is in neither table as numbers, or a run has no cell.
     """
     names = _chosen(baseline, candidate, metrics)
     groups, others = _by_cell(baseline), _by_cell(candidate)
@@ -144,6 +144,10 @@ def _metrics_of(table: pd.DataFrame) -> Iterator[str]:
 def _by_cell(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     if CELL not in table:
         return {"": table} if len(table) else {}
+    nameless = int(table[CELL].isna().sum())
+    if nameless:
+        message = f"{nameless} of {len(table)} runs have no cell: want a name in column {CELL!r}"
+        raise AnalysisError(message, kind=ErrorKind.BAD_DATA)
     return {str(cell): group for cell, group in table.groupby(CELL, sort=False, observed=True)}
 
 
@@ -152,7 +156,8 @@ def _measure(
 ) -> Iterator[Measured]:
     is_paired = _has_pairs(baseline, candidate)
     if is_paired:
-        baseline, candidate = baseline.sort_values(SEED), candidate.sort_values(SEED)
+        places = {seed: place for place, seed in enumerate(baseline[SEED])}
+        candidate = candidate.iloc[np.argsort(candidate[SEED].map(places).to_numpy())]
     for name in names:
         sides = _values(baseline, name), _values(candidate, name)
         is_measured = all(
@@ -183,7 +188,8 @@ def _values(table: pd.DataFrame, name: str) -> FloatArray:
 def _is_failed(table: pd.DataFrame) -> BoolArray:
     if IS_FAILED not in table:
         return np.zeros(len(table), dtype=bool)
-    is_failed: BoolArray = table[IS_FAILED].to_numpy(dtype=bool)
+    # Missing is not failed.
+    is_failed: BoolArray = table[IS_FAILED].eq(True).to_numpy(dtype=bool, na_value=False)
     return is_failed
 
 

@@ -24,7 +24,7 @@ class Verdict(StrEnum):
     INCONCLUSIVE = "inconclusive"
 
 
-class Evidence(NamedTuple):
+class Case(NamedTuple):
     """
     What a verdict is made from.
 
@@ -57,25 +57,25 @@ class Evidence(NamedTuple):
     alpha: float
 
 
-def judge(evidence: Evidence) -> tuple[Verdict, str]:
+def judge(case: Case) -> tuple[Verdict, str]:
     """
     The verdict and its reason. Equivalence goes first: a difference may be certain and not matter.
     """
-    if evidence.p_value is None or evidence.p_holm is None:
-        return Verdict.INCONCLUSIVE, _untested(evidence)
-    difference = evidence.difference
-    is_complete = not any(evidence.missing)
-    if is_complete and difference and difference.is_within(-evidence.margin, evidence.margin):
-        return Verdict.EQUIVALENT, _equivalent(evidence, difference)
-    shown, neutral = (evidence.a12, 0.5) if evidence.a12 else (difference, 0.0)
-    tail = _failures(evidence)
-    if evidence.p_holm >= evidence.alpha:
-        return Verdict.INCONCLUSIVE, _insignificant(evidence) + tail
+    if case.p_value is None or case.p_holm is None:
+        return Verdict.INCONCLUSIVE, _untested(case)
+    difference = case.difference
+    is_complete = not any(case.missing)
+    if is_complete and difference and difference.is_within(-case.margin, case.margin):
+        return Verdict.EQUIVALENT, _equivalent(case, difference)
+    shown, neutral = (case.a12, 0.5) if case.a12 else (difference, 0.0)
+    tail = _failures(case)
+    if case.p_holm >= case.alpha:
+        return Verdict.INCONCLUSIVE, _insignificant(case) + tail
     if shown is None or not shown.excludes(neutral):
-        words = f"{_p(evidence)}, but {_interval(shown, evidence)}"
+        words = f"{_p(case)}, but {_interval(shown, case)}"
         return Verdict.INCONCLUSIVE, words + tail
-    reason = f"{_interval(shown, evidence)}, {_p(evidence)}{tail}"
-    return _side_of(shown.value > neutral, evidence.direction), reason
+    reason = f"{_interval(shown, case)}, {_p(case)}{tail}"
+    return _side_of(shown.value > neutral, case.direction), reason
 
 
 def _side_of(is_higher: bool, direction: Direction) -> Verdict:
@@ -84,56 +84,56 @@ def _side_of(is_higher: bool, direction: Direction) -> Verdict:
     return Verdict.BETTER if is_higher is (direction is Direction.HIGHER) else Verdict.WORSE
 
 
-def _untested(evidence: Evidence) -> str:
+def _untested(case: Case) -> str:
     for side, runs, missing in zip(
-        ("baseline", "candidate"), evidence.counts, evidence.missing, strict=True
+        ("baseline", "candidate"), case.counts, case.missing, strict=True
     ):
         if runs == missing:
             return f"no run of the {side} gave a finite value ({runs} runs)"
     return "no seed gave a finite value on both sides"
 
 
-def _equivalent(evidence: Evidence, difference: Estimate) -> str:
+def _equivalent(case: Case, difference: Estimate) -> str:
     ends = f"[{difference.low:.4g}, {difference.high:.4g}]"
-    return f"the difference {ends} is within {evidence.margin:.4g}, which makes none in practice"
+    return f"the difference {ends} is within {case.margin:.4g}, which makes none in practice"
 
 
-def _insignificant(evidence: Evidence) -> str:
-    if evidence.smallest_holm < evidence.alpha:
-        return _p(evidence)
-    counts = evidence.counts
+def _insignificant(case: Case) -> str:
+    if case.smallest_holm < case.alpha:
+        return _p(case)
+    counts = case.counts
     runs = f"n={counts[0]} per side" if counts[0] == counts[1] else f"n={counts[0]} and {counts[1]}"
-    reason = f"{runs}: smallest reachable p is {evidence.smallest_p:.2g}"
-    if evidence.family_count > 1:
-        reason += f", {evidence.smallest_holm:.2g} after Holm over {evidence.family_count}"
+    reason = f"{runs}: smallest reachable p is {case.smallest_p:.2g}"
+    if case.family_count > 1:
+        reason += f", {case.smallest_holm:.2g} after Holm over {case.family_count}"
     return f"{reason}; want more repeats"
 
 
-def _p(evidence: Evidence) -> str:
-    text = f"p = {evidence.p_value:.2g}"
-    if evidence.family_count > 1:
-        text += f", {evidence.p_holm:.2g} after Holm over {evidence.family_count}"
+def _p(case: Case) -> str:
+    text = f"p = {case.p_value:.2g}"
+    if case.family_count > 1:
+        text += f", {case.p_holm:.2g} after Holm over {case.family_count}"
     return text
 
 
-def _interval(shown: Estimate | None, evidence: Evidence) -> str:
+def _interval(shown: Estimate | None, case: Case) -> str:
     if shown is None:
         return "there is no difference of values to show"
-    name = "A12" if evidence.a12 else "the difference"
+    name = "A12" if case.a12 else "the difference"
     if shown.low is None or shown.high is None:
         return f"{name} has {shown.method}"
     return f"{name} is {shown.value:.4g} [{shown.low:.4g}, {shown.high:.4g}]"
 
 
-def _failures(evidence: Evidence) -> str:
-    if not any(evidence.missing):
+def _failures(case: Case) -> str:
+    if not any(case.missing):
         return ""
     parts = [
         f"{missing} of {runs} of the {side}"
         for side, runs, missing in zip(
-            ("baseline", "candidate"), evidence.counts, evidence.missing, strict=True
+            ("baseline", "candidate"), case.counts, case.missing, strict=True
         )
         if missing
     ]
-    taken = "counted as the worst" if evidence.a12 else "left out"
+    taken = "counted as the worst" if case.a12 else "left out"
     return f"; {' and '.join(parts)} gave no value, {taken}"

@@ -168,6 +168,17 @@ def test_doubtful_seeds_make_no_pairs(seeds: list[int | None] | None) -> None:
     assert not only(compare(base, base)).is_paired
 
 
+def test_seeds_of_any_kind_make_pairs() -> None:
+    """Seeds are names: texts and numbers may stand beside each other."""
+    seeds = [*range(11), "the last"]
+    base = table(10 * NOISE + 50, seed=seeds)
+    more = table(10 * NOISE + 51, seed=seeds).iloc[::-1]
+    row = only(compare(base, more, options=UP))
+    assert row.is_paired
+    assert row.difference is not None
+    assert row.difference[:3] == pytest.approx((1.0, 1.0, 1.0))
+
+
 def test_too_few_pairs_are_taken_as_independent() -> None:
     """Five pairs can never reach 0.05, the same runs without pairs can."""
     base = table(np.arange(5.0), seed=range(5))
@@ -278,6 +289,41 @@ def test_all_runs_of_one_side_failed() -> None:
     values, _ = compare(table(NOISE), table(OTHER, is_failed=True), options=UP).rows
     assert values.difference is None
     assert values.verdict is Verdict.WORSE
+
+
+@pytest.mark.parametrize("location", Location)
+@pytest.mark.parametrize("scale", [1e-300, np.finfo(float).max / 30])
+def test_size_of_the_values_does_not_matter(scale: float, location: Location) -> None:
+    """Values near the ends of what a float holds have the verdict of ordinary ones."""
+    options = replace(UP, location=location)
+    plain = only(compare(table(NOISE + 9), table(OTHER + 12), options=options))
+    tiny = only(compare(table(scale * (NOISE + 9)), table(scale * (OTHER + 12)), options=options))
+    assert (tiny.verdict, tiny.p_value) == (plain.verdict, plain.p_value)
+    assert plain.difference is not None
+    assert tiny.difference is not None
+    assert tiny.difference.low == pytest.approx(
+        scale * (plain.difference.low or 0.0), rel=1e-9, abs=0.0
+    )
+
+
+def test_worst_float_as_a_penalty_is_survived() -> None:
+    """Runs that were given the largest float there is widen the interval; nothing overflows."""
+    largest = np.finfo(float).max
+    bad = np.where(np.arange(12) < 3, largest, OTHER)
+    row = only(compare(table(NOISE, "loss"), table(bad, "loss"), options=UP))
+    assert row.verdict is Verdict.INCONCLUSIVE
+    assert row.difference is not None
+    assert row.difference.value == pytest.approx(largest / 4)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "boolean", "object", "float64"])
+def test_failures_are_read_from_any_column(dtype: str) -> None:
+    """True and 1 are failed, missing is not."""
+    failed = pd.Series([True, False] * 6).astype(dtype)
+    if dtype in ("boolean", "object"):
+        failed[1] = None
+    row = compare(table(NOISE), table(OTHER, is_failed=failed), options=UP).rows[0]
+    assert row.candidate.values == 6
 
 
 def test_one_run_a_side_says_nothing() -> None:

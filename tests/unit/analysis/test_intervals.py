@@ -11,13 +11,14 @@ import pytest
 from scipy import stats
 
 from allele_mlflow.analysis.intervals import (
+    BCA,
     Estimate,
     difference_of_rates,
     estimate_differences,
     estimate_ratios,
     success_rate,
 )
-from allele_mlflow.analysis.locations import Location
+from allele_mlflow.analysis.locations import FloatArray, Location
 from allele_mlflow.errors import AnalysisError
 
 #: Extra hours of sleep with two drugs, ten patients (Student 1908, Biometrika 6).
@@ -32,6 +33,30 @@ LOCATIONS: dict[Location, Any] = {
     Location.MEDIAN: np.median,
     Location.IQM: lambda values, axis: stats.trim_mean(values, 0.25, axis=axis),
 }
+
+
+def by_scipy(
+    sides: tuple[FloatArray, ...], location: Location, *, freedom: int
+) -> tuple[float, float]:
+    """
+    SciPy's BCa of the last side's location, minus that of the first where there are two.
+    """
+
+    def statistic(*samples: FloatArray, axis: int) -> FloatArray:
+        centres = [LOCATIONS[location](sample, axis=axis) for sample in samples]
+        difference: FloatArray = centres[-1] - centres[0] if len(centres) == 2 else centres[0]
+        return difference
+
+    found = stats.bootstrap(
+        sides,
+        statistic,
+        confidence_level=2 * stats.norm.cdf(stats.t.ppf(0.975, freedom)) - 1,
+        n_resamples=40_000,
+        vectorized=True,
+        batch=2000,
+        rng=np.random.default_rng(1),
+    ).confidence_interval
+    return float(found.low), float(found.high)
 
 
 def ends(found: list[Estimate]) -> tuple[float, float]:
@@ -58,35 +83,26 @@ def test_means_have_students_interval(is_paired: bool, low: float, high: float) 
 
 @pytest.mark.parametrize("location", LOCATIONS)
 def test_bca_agrees_with_scipy(location: Location) -> None:
-    """Medians and interquartile means of 20 and 25 values: SciPy's BCa, but for other draws."""
-    centre = LOCATIONS[location]
-    found = estimate_differences(FIRST, SECOND, location=location, resamples=40_000)
-    scipy = stats.bootstrap(
-        (SECOND, FIRST),
-        lambda one, other, axis: centre(one, axis=axis) - centre(other, axis=axis),
-        n_resamples=40_000,
-        vectorized=True,
-        batch=2000,
-        rng=np.random.default_rng(1),
-    ).confidence_interval
-    width = scipy.high - scipy.low
-    assert ends(found) == pytest.approx((scipy.low, scipy.high), abs=0.04 * width)
-    assert found[0].method == "BCa bootstrap"
+    """
+    Medians and interquartile means of twice 20 values that scatter alike: SciPy's BCa, but for
+    other draws, at the level whose normal quantile is Student's with 38 degrees of freedom.
+    """
+    sides = FIRST, np.concatenate([FIRST[10:] + 0.5, FIRST[:10] + 0.5])
+    found = estimate_differences(*sides, location=location, resamples=40_000)
+    low, high = by_scipy(sides, location, freedom=38)
+    assert ends(found) == pytest.approx((low, high), abs=0.04 * (high - low))
+    assert found[0].method == BCA
 
 
-def test_bca_of_pairs_agrees_with_scipy() -> None:
-    """The median of the differences of pairs, resampled as pairs."""
-    sides = FIRST, SECOND[:20]
-    found = estimate_differences(*sides, is_paired=True, location=Location.IQM, resamples=40_000)
-    scipy = stats.bootstrap(
-        (sides[1] - sides[0],),
-        LOCATIONS[Location.IQM],
-        n_resamples=40_000,
-        batch=2000,
-        rng=np.random.default_rng(1),
-    ).confidence_interval
-    width = scipy.high - scipy.low
-    assert ends(found) == pytest.approx((scipy.low, scipy.high), abs=0.04 * width)
+@pytest.mark.parametrize("location", LOCATIONS)
+def test_bca_of_pairs_agrees_with_scipy(location: Location) -> None:
+    """The same of the differences of pairs, with 19 degrees of freedom."""
+    differences = SECOND[:20] - FIRST
+    found = estimate_differences(
+        FIRST, SECOND[:20], is_paired=True, location=location, resamples=40_000
+    )
+    low, high = by_scipy((differences,), location, freedom=19)
+    assert ends(found) == pytest.approx((low, high), abs=0.04 * (high - low))
 
 
 def test_ratio_is_taken_on_logarithms() -> None:
@@ -159,7 +175,7 @@ def test_ties_do_not_need_the_fallback() -> None:
     values = np.array([0.0, *[1.0] * 9])
     (found,) = estimate_differences(np.zeros(10), values, location=Location.MEDIAN)
     assert ends([found]) == (1.0, 1.0)
-    assert found.method == "BCa bootstrap"
+    assert found.method == BCA
 
 
 @pytest.mark.parametrize("location", Location)
