@@ -125,15 +125,16 @@ def compare(
     Raises:
         AnalysisError: a metric is in neither table, or no cell is on both sides.
 
-    Runs are paired where both sides of a cell have the same seeds, each once, at least six of them:
-    fewer pairs can never give p < 0.05, while the same runs taken as independent can; and that errs
-    on the safe side where a seed pulls both sides the same way.
+    Runs are paired where both sides of a cell have the same seeds, each once, and enough of them
+    (`fewest_pairs`): fewer can never be significant after Holm's correction, while the same runs
+    taken as independent can; and that errs on the safe side where a seed pulls both sides the same
+    way.
 
-    A row's figures do not depend on the other rows, except for Holm's correction.
+    A row's figures depend on the other rows by their number alone.
     Cost: in benchmarks/results/statistics.json for 200 runs of 50 metrics.
     """
     chosen = options or CompareOptions()
-    sides = match_sides(baseline, candidate, metrics)
+    sides = match_sides(baseline, candidate, metrics, alpha=chosen.alpha)
     if not sides.cells:
         message = (
             f"no cell on both sides: the baseline has {sides.only_baseline or 'no runs'}, "

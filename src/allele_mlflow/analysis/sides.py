@@ -8,6 +8,7 @@ other column of numbers is a metric. A value that is NaN or infinite, or of a fa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -21,6 +22,13 @@ from allele_mlflow.units import Direction
 CELL, SEED, IS_FAILED = "cell", "seed", "is_failed"
 #: With fewer pairs no p-value below 0.05 exists; the same runs without pairs can have one.
 FEWEST_PAIRS = 6
+
+
+def fewest_pairs(hypotheses: int, alpha: float = 0.05) -> int:
+    """
+    With fewer pairs than this nothing can be significant after Holm's correction.
+    """
+    return max(FEWEST_PAIRS, 2 + math.floor(math.log2(hypotheses / alpha)))
 
 
 class Measured(NamedTuple):
@@ -100,7 +108,11 @@ class Sides(NamedTuple):
 
 
 def match_sides(
-    baseline: pd.DataFrame, candidate: pd.DataFrame, metrics: Sequence[str] | None = None
+    baseline: pd.DataFrame,
+    candidate: pd.DataFrame,
+    metrics: Sequence[str] | None = None,
+    *,
+    alpha: float = 0.05,
 ) -> Sides:
     """
     Both tables, cell by cell and metric by metric, in the order in which the baseline has them.
@@ -109,14 +121,16 @@ def match_sides(
         baseline: One row a run.
         candidate: Likewise.
         metrics: Those that are compared; by default every column of numbers that a side has.
+        alpha: Of all of them together; it decides how many pairs are enough.
     Raises:
         AnalysisError: a metric is in neither table as numbers, or a run has no cell.
     """
     names = _chosen(baseline, candidate, metrics)
     groups, others = _by_cell(baseline), _by_cell(candidate)
     both = [cell for cell in groups if cell in others]
+    enough = fewest_pairs(max(1, len(both) * len(names)), alpha)
     return Sides(
-        [one for cell in both for one in _measure(cell, groups[cell], others[cell], names)],
+        [one for cell in both for one in _measure(cell, groups[cell], others[cell], names, enough)],
         [_count_runs(cell, groups[cell], others[cell]) for cell in both],
         [cell for cell in groups if cell not in others],
         [cell for cell in others if cell not in groups],
@@ -152,9 +166,9 @@ def _by_cell(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def _measure(
-    cell: str, baseline: pd.DataFrame, candidate: pd.DataFrame, names: list[str]
+    cell: str, baseline: pd.DataFrame, candidate: pd.DataFrame, names: list[str], enough: int
 ) -> Iterator[Measured]:
-    is_paired = _has_pairs(baseline, candidate)
+    is_paired = _has_pairs(baseline, candidate, enough)
     if is_paired:
         places = {seed: place for place, seed in enumerate(baseline[SEED])}
         candidate = candidate.iloc[np.argsort(candidate[SEED].map(places).to_numpy())]
@@ -167,7 +181,7 @@ def _measure(
         yield Measured(cell, name, *sides, is_paired, is_measured)
 
 
-def _has_pairs(baseline: pd.DataFrame, candidate: pd.DataFrame) -> bool:
+def _has_pairs(baseline: pd.DataFrame, candidate: pd.DataFrame, enough: int) -> bool:
     """
     Whether both sides have the same seeds, each once, and enough of them.
     """
@@ -175,7 +189,7 @@ def _has_pairs(baseline: pd.DataFrame, candidate: pd.DataFrame) -> bool:
         return False
     seeds, others = baseline[SEED], candidate[SEED]
     is_whole = not (seeds.hasnans or others.hasnans) and seeds.is_unique and others.is_unique
-    return is_whole and len(seeds) >= FEWEST_PAIRS and set(seeds) == set(others)
+    return is_whole and len(seeds) >= enough and set(seeds) == set(others)
 
 
 def _values(table: pd.DataFrame, name: str) -> FloatArray:

@@ -2,8 +2,8 @@
 What a suite can show before any of it is run: which differences between two of its executions, with
 what probability, and with how many repeats.
 
-Both executions of a suite have the same seeds, so from six repeats on they are compared in pairs
-(`sides.FEWEST_PAIRS`). How much of the scatter a seed explains is not known before: effects in the
+Both executions of a suite have the same seeds, so with enough repeats (`sides.fewest_pairs`) they
+are compared in pairs. How much of the scatter a seed explains is not known before: effects in the
 metric's unit are computed as if it explained none, which asks for more repeats, never fewer.
 """
 
@@ -22,7 +22,7 @@ from allele_mlflow.analysis.power import (
     runs_for_power,
     runs_to_reach,
 )
-from allele_mlflow.analysis.sides import FEWEST_PAIRS
+from allele_mlflow.analysis.sides import fewest_pairs
 from allele_mlflow.errors import TooFewPointsError
 
 #: Repeats that a reader wants to see beside the suite's own.
@@ -207,15 +207,16 @@ def _row(
 
 
 def _design(repeats: int, hypotheses: int, alpha: float) -> Design:
-    return Design(repeats, hypotheses, alpha, is_paired=repeats >= FEWEST_PAIRS)
+    return Design(repeats, hypotheses, alpha, is_paired=repeats >= fewest_pairs(hypotheses, alpha))
 
 
 def _repeats_to_reach(hypotheses: int, alpha: float) -> int | None:
     few = runs_to_reach(hypotheses, alpha=alpha)
-    if few is not None and few < FEWEST_PAIRS:
+    enough = fewest_pairs(hypotheses, alpha)
+    if few is not None and few < enough:
         return few
     many = runs_to_reach(hypotheses, alpha=alpha, is_paired=True)
-    return None if many is None else max(many, FEWEST_PAIRS)
+    return None if many is None else max(many, enough)
 
 
 def _repeats_for(
@@ -225,9 +226,10 @@ def _repeats_for(
         return None
     effect = wanted_ratio * abs(metric.mean) / metric.deviation
     few = runs_for_power(effect, hypotheses, power=power, alpha=alpha)
-    if few is not None and few < FEWEST_PAIRS:
+    enough = fewest_pairs(hypotheses, alpha)
+    if few is not None and few < enough:
         return few
     many = runs_for_power(
         effect / math.sqrt(2.0), hypotheses, power=power, alpha=alpha, is_paired=True
     )
-    return None if many is None else max(many, FEWEST_PAIRS)
+    return None if many is None else max(many, enough)
