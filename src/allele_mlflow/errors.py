@@ -8,7 +8,9 @@ What can go wrong, grouped by what a handler would do about it.
     |-- TrackingError
     |   |-- TransientTrackingError                        retry
     |   `-- PermanentTrackingError                        never retry, set aside
-    `-- DeliveryError                                     only from a strict close; has the report
+    |-- DeliveryError                                     only from a strict close; has the report
+    `-- AnalysisError (also ValueError)                   ask otherwise
+        `-- TooFewPointsError                             bring more data
 
 Every class pickles, because executors carry exceptions across processes. `kind` is stable and
 append-only, so programs may match on it; messages may change.
@@ -44,6 +46,8 @@ class ErrorKind(StrEnum):
     UNDELIVERED = "undelivered"
     BAD_SUITE = "bad_suite"
     BAD_BENCHMARK = "bad_benchmark"
+    BAD_ANALYSIS = "bad_analysis"
+    TOO_FEW_POINTS = "too_few_points"
 
 
 class AlleleMlflowError(Exception):
@@ -145,4 +149,16 @@ class PermanentTrackingError(TrackingError):
 class DeliveryError(AlleleMlflowError):
     """
     A strict close could not deliver everything; `facts["report"]` is the DeliveryReport.
+    """
+
+
+class AnalysisError(AlleleMlflowError, ValueError):
+    """
+    An analysis was asked for something that its data or arguments cannot give.
+    """
+
+
+class TooFewPointsError(AnalysisError):
+    """
+    There are fewer points than the analysis needs; `facts` has `got` and `wanted`.
     """

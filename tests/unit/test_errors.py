@@ -12,6 +12,7 @@ import pytest
 from allele_mlflow import errors
 from allele_mlflow.errors import (
     AlleleMlflowError,
+    AnalysisError,
     DeliveryError,
     ErrorKind,
     MatrixError,
@@ -23,6 +24,7 @@ from allele_mlflow.errors import (
     SettingsError,
     SidecarError,
     SidecarStartError,
+    TooFewPointsError,
     TrackingError,
     TransientTrackingError,
 )
@@ -42,6 +44,8 @@ TREE: dict[type[AlleleMlflowError], tuple[type[BaseException], ...]] = {
     TransientTrackingError: (TrackingError,),
     PermanentTrackingError: (TrackingError,),
     DeliveryError: (AlleleMlflowError,),
+    AnalysisError: (AlleleMlflowError, ValueError),
+    TooFewPointsError: (AnalysisError,),
 }
 
 #: Kinds that programs match on. A new one goes to the end; none is ever renamed or removed.
@@ -65,6 +69,8 @@ KINDS = (
     "undelivered",
     "bad_suite",
     "bad_benchmark",
+    "bad_analysis",
+    "too_few_points",
 )
 
 
