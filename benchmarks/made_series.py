@@ -89,7 +89,15 @@ OTHER_NULLS = {
     "AR(1) 0.7": autocorrelated(0.7),
     "Student t3": heavy_tailed,
 }
-SHIFTS = (Shift(2, 3), Shift(2, 10), Shift(3, 3), Shift(3, 10), Shift(1, 10))
+SHIFTS = (
+    Shift(2, 3),
+    Shift(2, 10),
+    Shift(3, 3),
+    Shift(3, 10),
+    Shift(1, 10),
+    Shift(2, 20),
+    Shift(3, 20),
+)
 
 
 def draw_null(name: str, count: int, seed: int) -> FloatArray:

@@ -19,7 +19,7 @@ _SIGMA_PER_MEDIAN, _SIGMA_PER_MEAN = 1.4826, 1.2533
 
 
 def find_outliers(
-    values: FloatArray, *, spreads: FloatArray | None = None
+    values: FloatArray, *, spreads: FloatArray | None = None, limit_sigma: float = OUTLIER_SIGMA
 ) -> npt.NDArray[np.bool_]:
     """
     Which points are isolated.
@@ -32,15 +32,16 @@ def find_outliers(
         values: Shape (n,), oldest first, finite.
         spreads: Shape (n,), standard deviation of the repeats behind each value, NaN where it is
             not known. What a point's own spread explains is not isolated.
+        limit_sigma: How far a point stands apart, in standard deviations of the noise.
 
     Units: as the values.
     """
     if len(values) <= NEIGHBOURS:
         return np.zeros(len(values), dtype=bool)
     distance = np.abs([_distance(values, index) for index in range(len(values))])
-    limit = np.full(len(values), OUTLIER_SIGMA * noise_sigma(values))
+    limit = np.full(len(values), limit_sigma * noise_sigma(values))
     if spreads is not None:
-        limit = np.fmax(limit, OUTLIER_SIGMA * spreads)
+        limit = np.fmax(limit, limit_sigma * spreads)
     found: npt.NDArray[np.bool_] = distance > limit
     return found
 
