@@ -100,6 +100,7 @@ bench-suites: $(FOR_DEMO) ## what a suite costs beside its cells, and how soon i
 
 bench-detection: $(FOR_DEMO) ## false alarms and power of change detection, beside others'
 	@$(BIN)/python benchmarks/detection.py
+	@$(BIN)/python benchmarks/trend_scan.py
 
 bench-peers: $(FOR_DEMO) ## other trackers beside this one, each in an environment of its own
 	@$(BIN)/python benchmarks/peers.py

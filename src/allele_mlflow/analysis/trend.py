@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -126,7 +127,7 @@ def scan_trends(
     Raises:
         AnalysisError: a column is missing, or an execution has two values of one metric and cell.
 
-    Cost: about a millisecond for each history of 40 points without a change.
+    Cost: benchmarks/trend_scan.py measures it; histories with a change take most.
     """
     _check(frame)
     histories: list[_History] = []
@@ -268,7 +269,10 @@ def _environments(history: _History, index: int) -> tuple[str, str] | None:
     """
     if "environment" not in history.rows.columns:
         return None
-    prints = [str(one) for one in history.rows["environment"].ffill().bfill()]
+    given = [None if pd.isna(one) else str(one) for one in history.rows["environment"]]
+    first = next((one for one in given if one is not None), "")
+    # an execution without a fingerprint counts as the one before it
+    prints = list(accumulate(given, lambda last, one: one or last, initial=first))[1:]
     changed = [at for at in range(1, len(prints)) if prints[at] != prints[at - 1]]
     near = min(changed, key=lambda at: abs(at - index), default=None)
     if near is None or abs(near - index) > LOCATION_SLACK:

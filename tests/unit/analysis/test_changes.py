@@ -95,6 +95,24 @@ def test_heavy_tails_are_shuffled() -> None:
     assert alarms <= 9
 
 
+@pytest.mark.parametrize("kind", ["counts", "successes", "two modes"])
+def test_coarse_noise_is_silent(kind: str) -> None:
+    """
+    Small counts, rates of success of 0 or 1, and noise that jumps between two values: of 200 series
+    no more have a shift than one per cent explains (p = 0.999).
+    """
+    alarms = 0
+    for seed in range(200):
+        rng = np.random.default_rng(50_000 + seed)
+        drawn = {
+            "counts": rng.poisson(3, 40),
+            "successes": rng.random(40) < 0.9,
+            "two modes": 1 + 0.2 * (rng.random(40) < 0.5) + 0.02 * rng.standard_normal(40),
+        }
+        alarms += bool(find_shifts(drawn[kind].astype(float)))
+    assert alarms <= 7
+
+
 def test_single_point_is_no_shift() -> None:
     """
     One point far off, wherever it is, is an outlier and no shift; the newest one too.
