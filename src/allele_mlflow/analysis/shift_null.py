@@ -46,8 +46,8 @@ def p_of_score(score: float, count: int) -> float:
     How often a series of so many points without a shift has such a score or a higher one.
 
     Between the numbers of the table it is interpolated, on logarithms. Beyond the last rate it
-    falls as the Bayes factor rises, which is the slowest that it can: a Bayes factor of e^s or more
-    comes up in at most e^-s of series that are as the story without a shift has it.
+    falls as the Bayes factor rises, which is slower than simulated series do (the test of this
+    module shows it).
     """
     counts = np.log(COUNTS)
     scores = [float(np.interp(math.log(count), counts, column)) for column in _TABLE.T]

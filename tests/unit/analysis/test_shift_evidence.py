@@ -9,6 +9,7 @@ import math
 import numpy as np
 import pytest
 from scipy.integrate import quad
+from scipy.signal import lfilter
 
 from allele_mlflow.analysis import shift_evidence
 from allele_mlflow.analysis.shift_evidence import FloatArray, score_shifts
@@ -104,3 +105,17 @@ def test_p_value_is_that_of_the_table() -> None:
     assert p_of_score(0.35, 40) == pytest.approx(RATES[0])
     assert p_of_score(2.17 + math.log(10), 40) == pytest.approx(RATES[-1] / 10)
     assert p_of_score(2.0, 30) < p_of_score(2.0, 27) < p_of_score(2.0, 25)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.25, 0.5])
+@pytest.mark.parametrize("rate", [0.01, 0.001])
+def test_p_value_holds_in_the_tail(rho: float, rate: float) -> None:
+    """
+    Of 40,000 series without a shift, no more have a p-value up to 1 % and 0.1 % than that, and what
+    chance explains (three standard errors).
+    """
+    noise = np.random.default_rng(7).standard_normal((40_000, 30))
+    noise[:, 1:] *= math.sqrt(1 - rho**2)
+    scores = score_shifts(np.asarray(lfilter([1.0], [1.0, -rho], noise, axis=1))).score
+    alarms = sum(p_of_score(float(score), 30) <= rate for score in scores[scores > 2.0])
+    assert alarms <= 40_000 * rate + 3 * math.sqrt(40_000 * rate)
