@@ -27,7 +27,8 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: help demo ui drill test test-browser need-chromium test-deep test-floor check format docs \
-	bench bench-whole bench-sidecar bench-outage bench-recovery bench-store bench-drain bench-peers bench-suites clean
+	bench bench-whole bench-sidecar bench-outage bench-recovery bench-store bench-drain bench-peers bench-suites \
+	bench-detection clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -107,6 +108,10 @@ bench-drain: $(FOR_DEMO) ## from log.metric to a row: lag at steady rates, and l
 
 bench-suites: $(FOR_DEMO) ## what a suite costs beside its cells, and how soon it resumes
 	@$(BIN)/python benchmarks/suites.py
+
+bench-detection: $(FOR_DEMO) ## false alarms and power of change detection, beside others'
+	@$(BIN)/python benchmarks/detection.py
+	@$(BIN)/python benchmarks/trend_scan.py
 
 bench-peers: $(FOR_DEMO) ## other trackers beside this one, each in an environment of its own
 	@$(BIN)/python benchmarks/peers.py

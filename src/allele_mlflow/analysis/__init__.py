@@ -1,3 +1,3 @@
 """
-What the runs say: comparison, ranking, power, change; pure functions on arrays and frames.
+Analysis: what many runs say together. Pure functions on arrays and frames; no clock, file or store.
 """
