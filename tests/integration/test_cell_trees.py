@@ -39,10 +39,10 @@ def start_daemon(path, *, eats_bytes=0, stays=True):
         os.setpgid(0, 0)
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
-        kept = bytearray(eats_bytes)
         with open(path + ".part", "w") as file:
             file.write(str(os.getpid()))
         os.rename(path + ".part", path)
+        kept = bytearray(eats_bytes)
         time.sleep(600 if stays else 0)
         os._exit(0)
     os.wait()
