@@ -24,6 +24,7 @@ pytestmark = [
 BENCHMARK = '''
 import os
 import signal
+import subprocess
 import time
 
 from allele_mlflow import start_logger
@@ -38,10 +39,10 @@ def start_daemon(path, *, eats_bytes=0, stays=True):
         os.setpgid(0, 0)
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
-        kept = bytearray(eats_bytes)
         with open(path + ".part", "w") as file:
             file.write(str(os.getpid()))
         os.rename(path + ".part", path)
+        kept = bytearray(eats_bytes)
         time.sleep(600 if stays else 0)
         os._exit(0)
     os.wait()
@@ -58,6 +59,15 @@ def run(number, mode, told):
         log.metric("far", 1.0)
         log.close()
         return {"score": 1}
+    if mode == "plain":
+        return {"score": 1}
+    if mode == "orphan":
+        child = subprocess.Popen(["sleep", "600"])
+        with open(path + ".part", "w") as file:
+            file.write(str(child.pid))
+        os.rename(path + ".part", path)
+        os.kill(os.getppid(), 9)
+        time.sleep(600)
     pid = start_daemon(path, eats_bytes=(700 << 20) * (mode == "eat"), stays=mode != "look")
     if mode == "die":
         os.kill(os.getpid(), 9)
@@ -145,6 +155,20 @@ def test_daemon_ends_with_the_runner(place: Place, whole_group: bool) -> None:
         os.kill(runner.pid, signal.SIGKILL)
     runner.communicate()
     await_that(lambda: not psutil.pid_exists(pid))
+
+
+def test_children_end_where_the_process_that_cells_come_from_is_killed(place: Place) -> None:
+    """
+    Kill -9 of that process, as the kernel does when memory runs short: the cell has failed, its
+    children are gone, and the next cell runs.
+    """
+    suite = write_suite(place, "orphan")
+    suite.write_text(suite.read_text().replace('mode = ["orphan"]', 'mode = ["orphan", "plain"]'))
+    done = place.run("run", str(suite), "--json")
+    assert done.returncode == 3, done.stderr
+    found = {row["param.mode"]: row["status"] for row in document(done)["results"]}
+    assert found == {"orphan": "failed", "plain": "finished"}
+    assert not psutil.pid_exists(int((place.folder / "daemon").read_text()))
 
 
 def test_daemon_that_has_ended_is_seen_to_be_gone(place: Place) -> None:

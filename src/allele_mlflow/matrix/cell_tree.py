@@ -17,16 +17,17 @@ from allele_mlflow.sidecar.launch import is_sidecar_command
 _LOOK_S = 0.01
 
 
-def tree_of(pid: int, origin: int) -> list[psutil.Process]:
+def tree_of(pid: int, origin: int | None) -> list[psutil.Process]:
     """
     A cell's process and its descendants, and what has left them: the process that the cell was
     forked from adopts it; where the kernel does not see to that, it may have kept the session.
 
     Args:
         pid: The cell.
-        origin: What it was forked from, for this cell alone. A sidecar below it is nobody's.
+        origin: What it was forked from, for this cell alone; None where that is gone. A sidecar
+            below it is nobody's.
     """
-    found = {one.pid: one for one in _descendants(origin)}
+    found = {one.pid: one for one in (_descendants(origin) if origin is not None else ())}
     for one in psutil.process_iter():
         with contextlib.suppress(OSError, psutil.Error):
             if one.pid not in found and os.getsid(one.pid) == pid:
@@ -69,7 +70,7 @@ def send(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def end_tree(pid: int, origin: int, *, grace_s: float) -> None:
+def end_tree(pid: int, origin: int | None, *, grace_s: float) -> None:
     """
     End a cell's processes: asked by SIGTERM, and killed where they are still there `grace_s` later.
     See `tree_of`.

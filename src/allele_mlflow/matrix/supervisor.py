@@ -125,6 +125,13 @@ class _Supervision:
             return Ended(0, KeyboardInterrupt("the suite was interrupted before the cell began"))
         server = _server(self._job.request.hash_seed)
         pid = server.start(self._job)
+        try:
+            return self._await_end(server, pid)
+        except OSError:  # the process that would have ended the cell's tree is gone
+            cell_tree.end_tree(pid, None, grace_s=0.0)
+            raise
+
+    def _await_end(self, server: _Server, pid: int) -> Ended:
         verdict = None
         while (status := server.wait(LOOK_S)) is None:
             verdict = verdict or self._judge(server)
