@@ -1,3 +1,4 @@
 """
-Analysis: what many runs say together. Pure functions on arrays and frames; no clock, file or store.
+Analysis: what many runs say together. `frames` and `selection` read the store; all else is pure
+functions on arrays and frames.
 """
