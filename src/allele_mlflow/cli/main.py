@@ -32,6 +32,7 @@ COMMANDS = {
     "status": "Show the runs in your spools.",
     "stop": "Stop sidecars.",
     "sync": "Deliver what waits in a spool.",
+    "trend": "Find what changed in the history of a suite.",
     "watch": "Show a live run in the terminal.",
 }
 _PLACES = {"import": ("import_results", "import_command")}

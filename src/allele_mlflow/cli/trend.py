@@ -1,0 +1,335 @@
+"""
+`allele-mlflow trend`: what changed in the history of a suite.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from allele_mlflow import settings as settings_module
+from allele_mlflow.cli.exit_codes import ExitCode
+from allele_mlflow.cli.output import complain, json_text, say, shown
+from allele_mlflow.cli.suite_tables import rendered
+from allele_mlflow.clock import now_ns, utc_iso
+from allele_mlflow.errors import AnalysisError, TrackingError
+from allele_mlflow.settings import Settings
+from allele_mlflow.units import Direction
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from allele_mlflow.analysis.finding_states import FindingState, State
+    from allele_mlflow.analysis.trend import TrendReport
+    from allele_mlflow.analysis.trend_findings import TrendFinding
+
+_STYLES = {"regression": "bold red", "improvement": "green", "neutral": "yellow"}
+_SHORT_COMMIT = 10
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """
+    A scan and what people have said about its findings.
+    """
+
+    experiment_id: str
+    series: pd.DataFrame
+    report: TrendReport
+    states: dict[str, FindingState]
+
+    def state_of(self, finding: TrendFinding) -> State:
+        from allele_mlflow.analysis.finding_states import State, finding_id
+
+        said = self.states.get(finding_id(finding.key))
+        return said.state if said is not None else State.NEW
+
+    def commits(self, finding: TrendFinding) -> tuple[str | None, str | None]:
+        """
+        Of the execution before the finding, and of its own.
+        """
+        of_series = self.series[
+            (self.series["cell"] == finding.key.cell)
+            & (self.series["metric"] == finding.key.metric)
+        ]
+        commits = list(of_series["commit"])
+        before = commits[finding.index - 1] if finding.index else None
+        return before, commits[finding.index]
+
+
+@click.command()
+@click.argument("experiment")
+@click.option("--metric", "metrics", multiple=True, metavar="NAME|GLOB", help="Only these.")
+@click.option(
+    "--preset", type=click.Choice(["strict", "sensitive"]), default="strict", show_default=True
+)
+@click.option("--higher", multiple=True, metavar="METRIC", help="Of this one more is better.")
+@click.option("--lower", multiple=True, metavar="METRIC", help="Of this one less is better.")
+@click.option("--all", "show_all", is_flag=True, help="Outliers and resolved findings too.")
+@click.option("--acknowledge", metavar="ID", help="Say of a finding that it is known.")
+@click.option("--resolve", metavar="ID", help="Say of a finding that it is over.")
+@click.option("--reopen", metavar="ID", help="Take back what was said of a finding.")
+@click.option("--reason", default="", help="Why; kept with the finding.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@click.option("--tracking-uri", help="The store; by default the setting.")
+def trend(
+    experiment: str,
+    metrics: Sequence[str],
+    preset: str,
+    higher: Sequence[str],
+    lower: Sequence[str],
+    show_all: bool,
+    acknowledge: str | None,
+    resolve: str | None,
+    reopen: str | None,
+    reason: str,
+    as_json: bool,
+    tracking_uri: str | None,
+) -> ExitCode:
+    """
+    Look for changes in every metric of every cell over the executions of a suite.
+
+    EXPERIMENT is a name, with or without the prefix. By default the metrics that the suite names,
+    the length of trials and phases, and how many trials finish; for runs of no suite every metric.
+    A change lasts, an outlier is one execution, a drift goes on, an environment change came with
+    another machine or other software. Strict: of the findings that a scan names at most 1 % are
+    expected to be false; sensitive: 2.5 %.
+
+    Exit code 1: a regression of which nobody has said that it is known or over; 2: there is no such
+    experiment or finding; 5: nothing that could be judged; 6: the store was unreachable.
+    """
+    settings = settings_module.load({"tracking_uri": tracking_uri})
+    directions = dict.fromkeys(higher, Direction.HIGHER)
+    directions |= dict.fromkeys(lower, Direction.LOWER)
+    try:
+        scan = _scan(settings, experiment, metrics, preset, directions)
+        scan = _say_of(settings, scan, acknowledge, resolve, reopen, reason)
+    except AnalysisError as exc:
+        raise click.UsageError(shown(str(exc))) from exc
+    except TrackingError as exc:
+        complain(shown(str(exc)))
+        return ExitCode.UNREACHABLE
+    if as_json:
+        say(json_text(_document(scan)))
+    else:
+        for line in _lines(scan, show_all=show_all):
+            say(line)
+    return _code(scan)
+
+
+def _scan(
+    settings: Settings,
+    experiment: str,
+    metrics: Sequence[str],
+    preset: str,
+    directions: dict[str, Direction],
+) -> _Scan:
+    from allele_mlflow import suite_tags as tags
+    from allele_mlflow.analysis.changes import SENSITIVE, STRICT
+    from allele_mlflow.analysis.finding_states import TAG_PREFIX, decode_states
+    from allele_mlflow.analysis.frames import read_experiments
+    from allele_mlflow.analysis.histories import SUCCESS_METRIC, execution_series
+    from allele_mlflow.analysis.selection import find_experiments, read_facts
+    from allele_mlflow.analysis.suite_comparison import OF_EVERY_RUN
+    from allele_mlflow.analysis.trend import scan_trends
+    from allele_mlflow.tracking.experiment_tags import read_experiment_tags
+    from allele_mlflow.tracking.reader import open_reader
+
+    uri = settings.tracking_uri
+    with contextlib.closing(open_reader(uri)) as reader:
+        (found,) = find_experiments(reader, [experiment], prefix=settings.experiment_prefix)
+        frames = read_experiments(reader, [found])
+    suites = frames.runs[frames.runs["kind"] == tags.RunKind.SUITE]["run_id"]
+    facts = read_facts(uri, suites.iloc[0] if len(suites) else None)
+    told = {name: one.direction for name, one in facts.metrics.items()}
+    told |= {SUCCESS_METRIC: Direction.HIGHER} | directions
+    wanted = list(metrics)
+    if not wanted and facts.metrics:
+        wanted = [*facts.metrics, *OF_EVERY_RUN, SUCCESS_METRIC]
+    series = execution_series(frames, metrics=wanted)
+    states = decode_states(read_experiment_tags(uri, found, prefix=TAG_PREFIX))
+    report = scan_trends(
+        series,
+        preset=STRICT if preset == "strict" else SENSITIVE,
+        directions={name: one for name, one in told.items() if one is not Direction.NONE},
+        known=[one.key for one in states.values()],
+    )
+    return _Scan(found, series, report, states)
+
+
+def _say_of(
+    settings: Settings,
+    scan: _Scan,
+    acknowledge: str | None,
+    resolve: str | None,
+    reopen: str | None,
+    reason: str,
+) -> _Scan:
+    """
+    Note what was said of a finding; the scan with it.
+    """
+    from allele_mlflow.analysis.finding_states import (
+        TAG_PREFIX,
+        FindingState,
+        State,
+        encode_state,
+        finding_id,
+    )
+    from allele_mlflow.tracking.experiment_tags import set_experiment_tag
+
+    said = {State.ACKNOWLEDGED: acknowledge, State.RESOLVED: resolve, State.NEW: reopen}
+    told = [(state, one) for state, one in said.items() if one is not None]
+    if not told:
+        return scan
+    if len(told) > 1:
+        raise click.UsageError("--acknowledge, --resolve and --reopen: want one of them")
+    ((state, wanted),) = told
+    keys = {finding_id(one.key): one.key for one in scan.report.findings}
+    keys |= {name: one.key for name, one in scan.states.items()}
+    matching = [name for name in keys if name.startswith(wanted)]
+    if len(matching) != 1:
+        many = "several findings begin so" if matching else "there is no such finding"
+        raise click.UsageError(f"{wanted!r}: {many}; there are {', '.join(keys) or 'none'}")
+    (name,) = matching
+    cell, metric, kind, execution = keys[name]
+    new = FindingState(
+        cell=cell,
+        metric=metric,
+        kind=kind,
+        execution=execution,
+        state=state,
+        by=_user(),
+        reason=reason,
+        time=utc_iso(now_ns()),
+    )
+    set_experiment_tag(
+        settings.tracking_uri, scan.experiment_id, f"{TAG_PREFIX}{name}", encode_state(new)
+    )
+    return _Scan(scan.experiment_id, scan.series, scan.report, {**scan.states, name: new})
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def _code(scan: _Scan) -> ExitCode:
+    from allele_mlflow.analysis.finding_states import State
+    from allele_mlflow.analysis.trend_findings import FindingKind, Outcome
+
+    if not scan.report.judged_count:
+        return ExitCode.NOTHING_MEASURED
+    is_bad = any(
+        one.outcome is Outcome.REGRESSION
+        and one.kind in (FindingKind.CHANGE, FindingKind.DRIFT)
+        and scan.state_of(one) is State.NEW
+        for one in scan.report.findings
+    )
+    return ExitCode.FAILED if is_bad else ExitCode.FINE
+
+
+def _shown(scan: _Scan, *, show_all: bool) -> list[TrendFinding]:
+    from allele_mlflow.analysis.finding_states import State
+    from allele_mlflow.analysis.trend_findings import FindingKind, Outcome
+
+    order = list(Outcome)
+    found = [
+        one
+        for one in scan.report.findings
+        if show_all
+        or (one.kind is not FindingKind.OUTLIER and scan.state_of(one) is not State.RESOLVED)
+    ]
+    return sorted(found, key=lambda one: (order.index(one.outcome), -one.started_ms))
+
+
+def _lines(scan: _Scan, *, show_all: bool) -> Iterator[str]:
+    found = _shown(scan, show_all=show_all)
+    if found:
+        yield rendered(_table(scan, found)).rstrip()
+    report = scan.report
+    executions = scan.series["execution_id"].nunique() if len(scan.series) else 0
+    rest = len(report.findings) - len(found)
+    yield shown(
+        f"{len(found)} findings in {report.judged_count} histories of {executions} executions"
+        + (f"; {rest} outliers or resolved ones are not shown (--all)" if rest else "")
+    )
+    if report.skipped:
+        first = report.skipped[0]
+        yield shown(
+            f"{len(report.skipped)} histories were not judged, e.g. {first.metric} of "
+            f"{first.cell or 'all runs'}: {first.reason}"
+        )
+
+
+def _table(scan: _Scan, found: Sequence[TrendFinding]) -> Table:
+    from allele_mlflow.analysis.finding_states import finding_id
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("id", "since", "what"):
+        table.add_column(name, no_wrap=name != "what", overflow="fold")
+    for one in found:
+        before, after = scan.commits(one)
+        words = one.words
+        if before and after and before != after:
+            words += f"; commits {before[:_SHORT_COMMIT]}..{after[:_SHORT_COMMIT]}"
+        state = scan.state_of(one)
+        said = scan.states.get(finding_id(one.key))
+        if said is not None:
+            words += f" [{state}{f': {said.reason}' if said.reason else ''}]"
+        text = Text(shown(words))
+        text.stylize(_STYLES[one.outcome])
+        table.add_row(finding_id(one.key), _date(one), text)
+    return table
+
+
+def _date(finding: TrendFinding) -> str:
+    return utc_iso(finding.started_ms * 1_000_000)[:16].replace("T", " ")
+
+
+def _document(scan: _Scan) -> dict[str, Any]:
+    from allele_mlflow.analysis.finding_states import finding_id
+
+    findings = []
+    for one in _shown(scan, show_all=True):
+        before, after = scan.commits(one)
+        said = scan.states.get(finding_id(one.key))
+        findings.append(
+            {
+                "id": finding_id(one.key),
+                "state": scan.state_of(one).value,
+                "by": said.by if said is not None else None,
+                "reason": said.reason if said is not None else None,
+                "kind": one.kind.value,
+                "outcome": one.outcome.value,
+                "cell": one.key.cell,
+                "metric": one.key.metric,
+                "execution": one.execution_id,
+                "time": utc_iso(one.started_ms * 1_000_000),
+                "commit_before": before,
+                "commit": after,
+                "level_before": one.level_before,
+                "level_after": one.level_after,
+                "delta_ratio": one.delta_ratio,
+                "sigma": one.sigma,
+                "p": one.p,
+                "slope_per_execution": one.slope_per_step,
+                "environments": one.environments,
+                "words": one.words,
+            }
+        )
+    return {
+        "format": 1,
+        "judged": scan.report.judged_count,
+        "findings": findings,
+        "skipped": [one._asdict() for one in scan.report.skipped],
+    }
