@@ -24,11 +24,12 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: help demo ui drill test test-deep test-floor check format docs bench bench-whole bench-sidecar \
-	bench-outage bench-recovery bench-store bench-drain bench-peers bench-suites clean
+	bench-outage bench-recovery bench-store bench-drain bench-peers bench-suites bench-statistics \
+	clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  variables: PYTHON=$(PYTHON) PORT=$(PORT) (of make ui) DRILL=$(DRILL) (of make drill)" \
 		"JOBS=$(JOBS) (of make test)"
 
@@ -97,6 +98,9 @@ bench-drain: $(FOR_DEMO) ## from log.metric to a row: lag at steady rates, and l
 
 bench-suites: $(FOR_DEMO) ## what a suite costs beside its cells, and how soon it resumes
 	@$(BIN)/python benchmarks/suites.py
+
+bench-statistics: $(FOR_DEMO) ## how far the statistics of comparison can be trusted
+	@$(BIN)/python benchmarks/evidence.py
 
 bench-peers: $(FOR_DEMO) ## other trackers beside this one, each in an environment of its own
 	@$(BIN)/python benchmarks/peers.py
