@@ -28,11 +28,11 @@ export PYTHON
 .DEFAULT_GOAL := help
 .PHONY: help demo ui drill test test-browser need-chromium test-deep test-floor check format docs \
 	bench bench-whole bench-sidecar bench-outage bench-recovery bench-store bench-drain bench-peers bench-suites \
-	bench-detection clean
+	bench-detection bench-statistics clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  variables: PYTHON=$(PYTHON) PORT=$(PORT) (of make ui) DRILL=$(DRILL) (of make drill)" \
 		"JOBS=$(JOBS) (of make test)"
 
@@ -112,6 +112,9 @@ bench-suites: $(FOR_DEMO) ## what a suite costs beside its cells, and how soon i
 bench-detection: $(FOR_DEMO) ## false alarms and power of change detection, beside others'
 	@$(BIN)/python benchmarks/detection.py
 	@$(BIN)/python benchmarks/trend_scan.py
+
+bench-statistics: $(FOR_DEMO) ## how far the statistics of comparison can be trusted
+	@$(BIN)/python benchmarks/evidence.py
 
 bench-peers: $(FOR_DEMO) ## other trackers beside this one, each in an environment of its own
 	@$(BIN)/python benchmarks/peers.py

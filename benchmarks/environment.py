@@ -22,6 +22,8 @@ PACKAGES = (
     "sqlalchemy",
     "allele",
     "numpy",
+    "scipy",
+    "pandas",
     "msgspec",
     "anyio",
     "psutil",

@@ -215,6 +215,20 @@ def test_recovery_runs(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [output]
 
 
+def test_evidence_runs(tmp_path: Path) -> None:
+    """
+    The benchmark of the statistics tries every case, says the seed, and leaves nothing behind.
+    """
+    output = tmp_path / "statistics.json"
+    run(BENCHMARKS / "evidence.py", tmp_path, "--quick", "--seed", "3", "--output", str(output))
+    report = json.loads(output.read_text())
+    assert report["seed"] == 3
+    assert {row["runs"] for row in report["false_rejections"]} == {5, 10, 15, 20, 30}
+    assert len(report["coverage"]) == 2 * 3 * 2 * 3 * 4
+    assert all(row["rows"] == 3 * row["cells"] for row in report["compare"])
+    assert list(tmp_path.iterdir()) == [output]
+
+
 def test_peers_run(tmp_path: Path) -> None:
     """
     The benchmark of other trackers measures those that are installed here, ours first.

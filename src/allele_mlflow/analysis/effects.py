@@ -10,6 +10,7 @@ from enum import StrEnum
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import special
 
 from allele_mlflow.analysis.differences import pooled_ranks
 from allele_mlflow.analysis.intervals import CONFIDENCE, RESAMPLES, Estimate
@@ -76,7 +77,8 @@ def estimate_a12(
     seed: int = 0,
 ) -> list[Estimate]:
     """
-    A12 of each column, with a percentile interval of the bootstrap, which draws runs, or pairs.
+    A12 of each column, with a percentile interval of the bootstrap, which draws runs, or pairs,
+    read at Student's quantile.
 
     Args:
         first: Shape (n,) or (n, m); infinite values may stand for failed runs.
@@ -102,6 +104,9 @@ def estimate_a12(
     firsts = draw(len(one))
     seconds = firsts if is_paired else draw(len(other))
     tail = (1.0 - confidence) / 2.0
+    freedom = len(one) - 1 if is_paired else len(one) + len(other) - 2
+    # One run a side: the only A12 there are, 0, 1 and a tie, need no tail.
+    outer = float(special.ndtr(special.stdtrit(max(freedom, 1), tail)))
     found = []
     for column in range(one.shape[1]):
         seen = one[:, column, np.newaxis]
@@ -111,8 +116,8 @@ def estimate_a12(
             found.append(_never_seen(value, min(wins.shape), tail))
             continue
         drawn = ((firsts @ wins) * seconds).sum(axis=1)
-        low, high = np.quantile(drawn, [tail, 1.0 - tail]).tolist()
-        found.append(Estimate(value, low, high, "percentile bootstrap"))
+        low, high = np.quantile(drawn, [outer, 1.0 - outer]).tolist()
+        found.append(Estimate(value, low, high, "percentile bootstrap, tails of Student's t"))
     return found
 
 
