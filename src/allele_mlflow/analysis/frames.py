@@ -8,7 +8,7 @@ seconds are seconds; what is not known is None, NaN or NaT, never 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -163,6 +163,7 @@ def read_experiments(
     reader: Reader,
     experiment_ids: Sequence[str],
     *,
+    with_tags: Mapping[str, str] | None = None,
     metric_keys: Sequence[str] | None = None,
 ) -> ExperimentFrames:
     """
@@ -171,6 +172,7 @@ def read_experiments(
     Args:
         reader: Of the store.
         experiment_ids: As of `Reader.experiments`.
+        with_tags: Only runs that have all of these.
         metric_keys: Which metrics to read; None for all.
     Raises:
         TrackingError: the store does not answer.
@@ -179,6 +181,7 @@ def read_experiments(
     by_id = dict(zip(names["experiment_id"], names["name"], strict=True))
     told = reader.runs(
         experiment_ids,
+        with_tags=with_tags,
         tag_keys=[*_TEXTS.values(), *_NUMBERS.values()],
         metric_keys=metric_keys,
     )

@@ -20,6 +20,7 @@ from allele_mlflow.version import __version__
 #: `_PLACES`, and are imported when it is called: `status` need not wait for what `run` plots with.
 COMMANDS = {
     "alerts": "Show the alerts of a run or an experiment.",
+    "anomalies": "Find what is wrong within runs.",
     "compare": "Compare suites, cells or runs with statistics.",
     "design": "Say what a suite can show, before it is run.",
     "doctor": "Check this machine, its spool and its store.",

@@ -19,6 +19,9 @@ import msgspec
 import pandas as pd
 
 from allele_mlflow import suite_tags as tags
+from allele_mlflow.analysis.frames import read_experiments
+from allele_mlflow.analysis.suite_anomalies import FILE as ANOMALIES_FILE
+from allele_mlflow.analysis.suite_anomalies import anomalies_document, find_in_runs
 from allele_mlflow.clock import now_ns
 from allele_mlflow.environment.fingerprint import Environment
 from allele_mlflow.errors import TrackingError
@@ -37,12 +40,15 @@ from allele_mlflow.reports.markdown import suite_markdown
 from allele_mlflow.reports.summary import FailureGroup, Objective, SuiteSummary
 from allele_mlflow.run_logger import RunLogger
 from allele_mlflow.settings import Settings
+from allele_mlflow.units import Direction
 
 _logger = logging.getLogger(__name__)
 
 REPORT_FILE = "report.html"
 #: Readings that the figure of convergence is made of, at most.
 MOST_READINGS = 1_000_000
+#: Runs of an execution in which anomalies are looked for at its end.
+MOST_RUNS = 500
 
 
 @dataclass
@@ -126,6 +132,7 @@ class SuiteResults:
         )
         if not outcome.is_local:
             self._mark_superseded(outcome, log)
+        self._log_anomalies(log)
         try:
             self._log_report(outcome, frame, log)
         except Exception as exc:
@@ -225,6 +232,41 @@ class SuiteResults:
                     log.figure(figure, f"figures/{file}_convergence.html")
         log.text(suite_report(summary), REPORT_FILE)
         log.text(suite_markdown(summary), "report.md")
+
+    def _log_anomalies(self, log: RunLogger) -> None:
+        """
+        What is wrong within the runs, where they are in MLflow.
+        """
+        from allele_mlflow.tracking.reader import open_reader
+
+        if self._settings.is_offline or self._waiting:
+            return
+        try:
+            with contextlib.closing(open_reader(self._settings.tracking_uri)) as reader:
+                experiment_id = reader.experiment_id_of(log.experiment)
+                frames = read_experiments(
+                    reader,
+                    [experiment_id] if experiment_id is not None else [],
+                    with_tags={tags.EXECUTION: log.run_uid},
+                )
+                runs = frames.runs
+                if len(runs) > MOST_RUNS:
+                    self._notes.append(
+                        f"anomalies were not looked for in {len(runs):,} runs: "
+                        "allele-mlflow anomalies does it"
+                    )
+                    return
+                found = find_in_runs(reader, frames, objectives=self._searched())
+        except TrackingError as exc:
+            _logger.warning("suite %s: no anomalies: %s", self._prepared.suite.name, exc)
+            return
+        log.json(anomalies_document(found, runs=len(runs)), ANOMALIES_FILE)
+        if len(found):
+            self._notes.append(f"{len(found)} anomalies within runs: {ANOMALIES_FILE}")
+
+    def _searched(self) -> dict[str, Direction]:
+        objectives = self._prepared.suite.objectives.items()
+        return {name: facts.direction for name, facts in objectives}
 
     def _summary(self, outcome: Outcome, frame: pd.DataFrame, log: RunLogger) -> SuiteSummary:
         suite = self._prepared.suite

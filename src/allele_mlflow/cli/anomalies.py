@@ -1,0 +1,83 @@
+"""
+`allele-mlflow anomalies`: what is wrong within runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import click
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from allele_mlflow import settings as settings_module
+from allele_mlflow.cli.exit_codes import ExitCode
+from allele_mlflow.cli.output import Progress, complain, json_text, say, shown
+from allele_mlflow.cli.suite_tables import rendered
+from allele_mlflow.errors import AnalysisError, TrackingError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_ROWS = 100
+_STYLES = {"error": "bold red", "critical": "bold red", "warning": "yellow", "info": "dim"}
+
+
+@click.command()
+@click.argument("selection")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document, as anomalies.json.")
+@click.option("--tracking-uri", help="The store; by default the setting.")
+def anomalies(selection: str, as_json: bool, tracking_uri: str | None) -> ExitCode:
+    """
+    Look within each run of SELECTION for what is wrong: readings that are not finite, divergence, a
+    stuck objective, collapsed diversity, growing memory, spikes, throughput that dropped, stalls.
+
+    SELECTION is NAME, NAME~N or NAME[EXPRESSION], as of `compare`. Exit code 1: something was
+    found; 2: there is no such selection; 6: the store was unreachable.
+    """
+    from allele_mlflow.analysis.selection import select
+    from allele_mlflow.analysis.suite_anomalies import anomalies_document, find_in_runs
+    from allele_mlflow.tracking.reader import open_reader
+    from allele_mlflow.units import Direction
+
+    settings = settings_module.load({"tracking_uri": tracking_uri})
+    uri = settings.tracking_uri
+    try:
+        with contextlib.closing(open_reader(uri)) as reader, Progress() as progress:
+            chosen = select(reader, uri, selection, prefix=settings.experiment_prefix)
+            count = len(chosen.frames.runs)
+            progress.show(f"looking through {count:,} runs")
+            objectives = {
+                name: facts.direction
+                for name, facts in chosen.facts.metrics.items()
+                if facts.is_objective and facts.direction is not Direction.NONE
+            }
+            found = find_in_runs(reader, chosen.frames, objectives=objectives)
+    except AnalysisError as exc:
+        raise click.UsageError(shown(str(exc))) from exc
+    except TrackingError as exc:
+        complain(shown(str(exc)))
+        return ExitCode.UNREACHABLE
+    if as_json:
+        say(json_text(anomalies_document(found, runs=count)))
+    else:
+        if len(found):
+            say(rendered(_table(found)).rstrip())
+        say(shown(f"{len(found)} anomalies in {count} runs of {chosen.label}"))
+    return ExitCode.FAILED if len(found) else ExitCode.FINE
+
+
+def _table(found: pd.DataFrame) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("run", "cell", "steps", "what"):
+        table.add_column(name, overflow="fold", no_wrap=name in ("run", "steps"))
+    for row in found.head(MOST_ROWS).to_dict("records"):
+        what = Text(shown(f"{row['kind']} of {row['key']}: {row['message']}"))
+        what.stylize(_STYLES.get(row["severity"], ""))
+        steps = f"{row['first_step']}-{row['last_step']}"
+        table.add_row(row["run_id"][:8], Text(shown(row["cell"] or "")), steps, what)
+    if len(found) > MOST_ROWS:
+        table.add_row(f"and {len(found) - MOST_ROWS} more: --json")
+    return table
