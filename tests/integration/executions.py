@@ -44,7 +44,7 @@ class Store:
         self.folder = folder
         self.uri = f"sqlite:///{folder / 'mlflow.db'}"
         self.suite = suite
-        self._tracking = MlflowTracking(self.uri, is_bulk=True)
+        self.tracking = MlflowTracking(self.uri, is_bulk=True)
         self._count = 0
 
     def add(
@@ -64,7 +64,7 @@ class Store:
         number, self._count = self._count, self._count + 1
         start_ms = START_MS + number * DAY_MS
         uid = _digest(f"{self.suite}:{number}")
-        experiment_id = self._tracking.ensure_experiment(
+        experiment_id = self.tracking.ensure_experiment(
             PREFIX + self.suite, artifact_location=str(self.folder / "artifacts")
         )
         common = {tags.SUITE: self.suite, tags.ENVIRONMENT: environment_id}
@@ -107,7 +107,7 @@ class Store:
                     status="FAILED" if found is None else "FINISHED",
                 )
                 cells.append(run)
-        self._tracking.end_run(parent, "FINISHED", start_ms + 10_000)
+        self.tracking.end_run(parent, "FINISHED", start_ms + 10_000)
         return Made(parent, uid, cells)
 
     def add_run(
@@ -122,7 +122,7 @@ class Store:
         """
         Put a run of no suite into the store.
         """
-        experiment_id = self._tracking.ensure_experiment(experiment, artifact_location=None)
+        experiment_id = self.tracking.ensure_experiment(experiment, artifact_location=None)
         return self._run(
             experiment_id,
             "plain",
@@ -137,7 +137,7 @@ class Store:
         """
         Give back connections.
         """
-        self._tracking.close()
+        self.tracking.close()
 
     def _run(
         self,
@@ -150,21 +150,21 @@ class Store:
         params: Mapping[str, Any] | None = None,
         status: RunStatus | None = None,
     ) -> RunId:
-        run = self._tracking.create_run(
+        run = self.tracking.create_run(
             experiment_id, run_name=name, start_ms=start_ms, tags=dict(told)
         )
         readings = [Reading(key, value, start_ms + 1, 0) for key, value in (metrics or {}).items()]
         texts = {key: str(value) for key, value in (params or {}).items()}
         if readings or texts:
-            self._tracking.log_batch(run, readings=readings, params=texts)
+            self.tracking.log_batch(run, readings=readings, params=texts)
         if status is not None:
-            self._tracking.end_run(run, status, start_ms + 1000)
+            self.tracking.end_run(run, status, start_ms + 1000)
         return run
 
     def _keep(self, run: RunId, path: str, data: bytes) -> None:
         file = self.folder / "scratch"
         file.write_bytes(data)
-        self._tracking.log_artifact(run, file, path)
+        self.tracking.log_artifact(run, file, path)
 
 
 def _suite_text(axes: Mapping[str, Sequence[Any]]) -> str:
