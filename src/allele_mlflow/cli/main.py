@@ -21,6 +21,7 @@ from allele_mlflow.version import __version__
 COMMANDS = {
     "alerts": "Show the alerts of a run or an experiment.",
     "anomalies": "Find what is wrong within runs.",
+    "anytime": "Show how good searches are after how many evaluations.",
     "compare": "Compare suites, cells or runs with statistics.",
     "design": "Say what a suite can show, before it is run.",
     "doctor": "Check this machine, its spool and its store.",

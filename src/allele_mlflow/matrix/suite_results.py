@@ -20,6 +20,7 @@ import pandas as pd
 
 from allele_mlflow import suite_tags as tags
 from allele_mlflow.analysis.frames import read_experiments
+from allele_mlflow.analysis.search_curves import curves_of
 from allele_mlflow.analysis.suite_anomalies import FILE as ANOMALIES_FILE
 from allele_mlflow.analysis.suite_anomalies import anomalies_document, find_in_runs
 from allele_mlflow.clock import now_ns
@@ -230,6 +231,7 @@ class SuiteResults:
                 if len(readings):
                     figure = convergence(readings, objective=objective.name, unit=objective.unit)
                     log.figure(figure, f"figures/{file}_convergence.html")
+                    _log_curves(readings, objective, log, file)
         log.text(suite_report(summary), REPORT_FILE)
         log.text(suite_markdown(summary), "report.md")
 
@@ -368,6 +370,21 @@ class SuiteResults:
             if found == run_id:
                 return report_place(uri)
         return None
+
+
+def _log_curves(readings: pd.DataFrame, objective: Objective, log: RunLogger, file: str) -> None:
+    """
+    How good the searches were at any time, where the objective was logged step by step.
+    """
+    is_search = readings.groupby("run_id")["step"].nunique().gt(1).any()
+    is_known = objective.direction is not Direction.NONE
+    if not (is_search and is_known and readings["value"].abs().lt(math.inf).any()):
+        return
+    curves = curves_of(readings, objective.name, objective.direction)
+    areas = curves.areas()
+    log.table(areas, f"anytime/{file}_areas.csv")
+    log.table(curves.running_times(), f"anytime/{file}_running_times.csv")
+    log.metric(f"objective/{objective.name}/anytime_area_mean", float(areas["area"].mean()))
 
 
 def environment_lines(environment: Environment) -> dict[str, object]:
