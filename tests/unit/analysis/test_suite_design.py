@@ -12,7 +12,7 @@ from allele_mlflow.analysis.suite_design import PastMetric, design_suite, past_m
 
 
 def test_allele_default_of_three_repeats_shows_nothing() -> None:
-    """20 cells with 3 repeats can never be significant: 2 / C(6, 3) = 0.1 is not below 0.05 / 20."""
+    """20 cells with 3 repeats never reach significance: 2 / C(6, 3) = 0.1 is above 0.05 / 20."""
     answer = design_suite(20, 3, [PastMetric("score")])
     assert answer.hypotheses == 20
     assert answer.own_row.smallest_p == pytest.approx(0.1)
