@@ -26,7 +26,7 @@ STYLES = {
 }
 MOST_ROWS = 200
 Row = tuple[str, ...]
-METRIC_WIDTH = 22
+METRIC_WIDTH = 20
 HEADINGS = ("cell", "metric", "baseline", "candidate", "difference", "A12", "p", "verdict")
 
 
@@ -47,7 +47,7 @@ def comparison_tables(compared: SuiteComparison) -> Iterator[Table]:
     for row in sorted_rows(compared)[:MOST_ROWS]:
         by_cell.setdefault(row.cell, []).append(row)
     for cell, rows in by_cell.items():
-        table = Table(box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+        table = Table(box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
         table.title = Text(shown(f"{cell or 'all runs'} ({_runs_text(rows[0])})"))
         for name in HEADINGS[1:]:
             if name == "metric":
