@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from allele_mlflow.matrix import tags
+from allele_mlflow import suite_tags as tags
 from tests.integration.suites import BENCHMARK, Place, await_that, document
 
 pytestmark = [
