@@ -29,8 +29,8 @@ from allele_mlflow.analysis.frames import params_by_run
 from allele_mlflow.analysis.intervals import CONFIDENCE, Estimate
 from allele_mlflow.analysis.locations import BoolArray, FloatArray
 from allele_mlflow.analysis.multiplicity import adjust_holm
-from allele_mlflow.analysis.selection import Selection, side_table
-from allele_mlflow.analysis.sides import CELL, IS_FAILED, SEED
+from allele_mlflow.analysis.selection import Selection, run_table
+from allele_mlflow.analysis.sides import IS_FAILED, SEED
 from allele_mlflow.errors import AnalysisError, ErrorKind
 from allele_mlflow.units import Direction
 
@@ -107,7 +107,7 @@ def matrix_runs(selection: Selection, *, by: Sequence[str] = ()) -> MatrixRuns:
     axes = tuple(by) or selection.facts.axes
     if not axes:
         raise _bad("no axes are known: name the parameters (--by), or take a suite")
-    table = side_table(selection)
+    table = run_table(selection.frames)
     told = params_by_run(selection.frames.params)
     points = pd.DataFrame(
         {
@@ -118,7 +118,7 @@ def matrix_runs(selection: Selection, *, by: Sequence[str] = ()) -> MatrixRuns:
     unknown = [name for name in axes if points[name].isna().all()]
     if unknown:
         raise _bad(f"no run has a parameter {unknown[0]!r}")
-    values = table.drop(columns=[CELL, SEED, IS_FAILED]).astype(np.float64)
+    values = table.drop(columns=[SEED, IS_FAILED]).astype(np.float64)
     is_good = np.isfinite(values).mul(~table[IS_FAILED], axis=0)
     return MatrixRuns(points, values.where(is_good), table[SEED])
 
