@@ -8,6 +8,7 @@ metric goes. It comes from `comparison.compare`: verdict and interval are those 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,13 +49,21 @@ class LedgerEntry:
     @property
     def is_as_expected(self) -> bool | None:
         """
-        Whether the expected gain lies in the interval of the realised one; None where either is
-        missing.
+        Whether realised minus expected may be zero, by the intervals of both (an expected gain
+        without one counts as exact); None where a gain is missing.
+
+        Source: Zou, Donner 2008, Statistics in Medicine 27 (interval of a difference from those of
+        its parts).
         """
-        expected, gain = self.recommendation.expected, self.gain
-        if expected is None or gain is None or gain.low is None or gain.high is None:
+        told, gain = self.recommendation, self.gain
+        if told.expected is None or gain is None or gain.low is None or gain.high is None:
             return None
-        return gain.low <= expected <= gain.high
+        low = told.expected if told.expected_low is None else told.expected_low
+        high = told.expected if told.expected_high is None else told.expected_high
+        difference = gain.value - told.expected
+        down = math.hypot(gain.value - gain.low, high - told.expected)
+        up = math.hypot(gain.high - gain.value, told.expected - low)
+        return difference - down <= 0.0 <= difference + up
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,7 @@ class Calibration:
         direction_right: Part of the judged that gained anything at all, with Wilson's interval.
         expected, realised: Mean gains over those that have both.
         realised_ratio: realised / expected: 1 is an honest source, below it a boastful one.
-        coverage: Part of those whose expected gain lies in the interval of the realised one.
+        coverage: Part of those with both that came as expected, see `LedgerEntry`.
     """
 
     source: str
@@ -140,10 +149,9 @@ def enter(
         found = compare(*sides, metrics=[metric], options=chosen).rows[0]
     except AnalysisError as exc:
         return open_because(str(exc))
-    gain = realised_gain(found)
-    if gain is None:
-        return LedgerEntry(recommendation, metric, follow_ups, None, found, found.reason)
-    return LedgerEntry(recommendation, metric, follow_ups, gain, found, found.reason)
+    return LedgerEntry(
+        recommendation, metric, follow_ups, realised_gain(found), found, found.reason
+    )
 
 
 def realised_gain(found: Comparison) -> Estimate | None:

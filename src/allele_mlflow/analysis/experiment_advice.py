@@ -2,7 +2,8 @@
 The advice of an experiment, read from MLflow, with what became of it.
 
 A run follows a recommendation when it, or the execution that it is a trial of, has the tag
-`allele.recommendation` with its id; such runs may be of any experiment.
+`allele.recommendation` with its id; such runs may be of any experiment. Where a follow-up ran the
+old cell once more beside the new one, that is the baseline.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from allele_mlflow.analysis.told_advice import (
 from allele_mlflow.errors import AnalysisError, ErrorKind
 from allele_mlflow.tracking.frames import Reader
 
+#: New runs of the old cell from which on they are the baseline.
+FEWEST_BESIDE = 2
 _MS_PER_S = 1000
 
 
@@ -168,18 +171,22 @@ class AdviceReader:
         options = replace(options, directions={**known, **options.directions})
         objectives = [name for name, one in facts.metrics.items() if one.is_objective]
         judged_by = told.metric or metric or (objectives[0] if len(objectives) == 1 else None)
-        baseline = _having(_made_on(own, run), told.current_params)
+        baseline = _baseline(_having(_made_on(own, run), told.current_params), told, follow_ups)
         followed = [_having(one, told.params) for one in follow_ups]
         entry = enter(
             told,
-            run_table(baseline),
+            _stacked([run_table(one) for one in baseline]),
             _stacked([run_table(one) for one in followed]),
             metric=judged_by,
             options=options,
         )
         if any(len(one.runs) for one in follow_ups) and not entry.follow_ups:
             wanted = " ".join(f"{name}={value}" for name, value in told.params.items())
-            entry = replace(entry, reason=f"no run that follows it has {wanted}")
+            return replace(entry, reason=f"no run that follows it has {wanted}")
+        places = [_environments(sides) for sides in (baseline, followed)]
+        if entry.found is not None and places[0] != places[1]:
+            reason = f"{entry.reason}; the sides ran in different environments"
+            return replace(entry, reason=reason)
         return entry
 
     def _facts_of(self, run: pd.Series[Any]) -> SuiteFacts:
@@ -222,6 +229,23 @@ def _made_on(frames: ExperimentFrames, run: pd.Series[Any]) -> ExperimentFrames:
         return frames.of(counted_runs(runs[is_trial & is_same]))
     is_it = (runs["run_id"] == run["run_id"]) & runs["is_failed"].notna()
     return frames.of(runs[is_it])
+
+
+def _baseline(
+    made_on: ExperimentFrames, told: Recommendation, follow_ups: Sequence[ExperimentFrames]
+) -> Sequence[ExperimentFrames]:
+    """
+    What a follow-up is compared with: new runs of the same cell beside it where there are any, for
+    the cell that a recommendation was made on was the best of many, and so a lucky one.
+    """
+    if not told.current_params:
+        return [made_on]
+    beside = [_having(one, told.current_params) for one in follow_ups]
+    return beside if any(len(one.runs) >= FEWEST_BESIDE for one in beside) else [made_on]
+
+
+def _environments(sides: Sequence[ExperimentFrames]) -> set[str]:
+    return {place for one in sides for place in one.runs["environment"].dropna()}
 
 
 def _having(frames: ExperimentFrames, wanted: Mapping[str, Any]) -> ExperimentFrames:

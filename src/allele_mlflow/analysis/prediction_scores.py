@@ -11,6 +11,7 @@ narrow.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -186,5 +187,5 @@ def _mean(errors: np.ndarray) -> Estimate:
     if len(errors) < 2:
         return Estimate(value, None, None, "no interval: one prediction")
     half = float(special.stdtrit(len(errors) - 1, 0.5 + CONFIDENCE / 2))
-    half *= float(errors.std(ddof=1)) / np.sqrt(len(errors))
+    half *= float(errors.std(ddof=1)) / math.sqrt(len(errors))
     return Estimate(value, value - half, value + half, "Student's t")
