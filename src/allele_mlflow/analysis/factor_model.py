@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
@@ -23,8 +23,8 @@ from allele_mlflow.analysis.locations import BoolArray, FloatArray
 
 #: The axes of a term, one or more.
 Term = tuple[str, ...]
-#: Sums of squares below this part of the whole are what rounding leaves of zero.
-_ROUNDING = 1e-18
+#: Below this part of the largest value a residual is what rounding leaves of zero.
+_ROUNDING = 1e-12
 _SAME = 1e-7
 
 
@@ -86,22 +86,67 @@ class MatrixRuns:
         return all(sorted(seeds) == wanted for seeds in by_cell.values())
 
 
-class ErrorTerm(NamedTuple):
+class Variance(NamedTuple):
     """
-    How far runs of one cell scatter: their mean square, and its degrees of freedom.
+    How far an estimate scatters, and by how many degrees of freedom that is known.
     """
 
-    mean_square: float
+    value: float
+    freedom: float
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """
+    How far runs of one cell scatter, each cell for itself: a level at which runs scatter more makes
+    nothing clear by that.
+
+    Attributes:
+        cells: Shape (runs,), the number of each run's cell.
+        variances: Shape (cells,).
+        freedoms: Shape (cells,), degrees of freedom of each; with seeds as blocks no whole numbers.
+    """
+
+    cells: np.ndarray[Any, np.dtype[np.intp]]
+    variances: FloatArray
+    freedoms: FloatArray
+
+    @property
+    def of_runs(self) -> FloatArray:
+        """
+        Shape (runs,): the variance of each.
+        """
+        found: FloatArray = self.variances[self.cells]
+        return found
+
+    def variance(self, weights: FloatArray) -> Variance:
+        """
+        Of a sum of independent parts, each run's variance times its weight.
+
+        Source: Satterthwaite 1946, Biometrics Bulletin 2(6) (degrees of freedom).
+        """
+        by_cell = np.bincount(self.cells, weights, minlength=len(self.variances))
+        parts = by_cell * self.variances
+        total = float(parts.sum())
+        spread = float((parts**2 / self.freedoms).sum())
+        return Variance(total, total**2 / spread if spread > 0.0 else float(self.freedoms.sum()))
+
+    def scaled(self, factor: float) -> Scatter:
+        """
+        So many times the variances.
+        """
+        return replace(self, variances=self.variances * factor)
+
+
+class EffectTest(NamedTuple):
+    """
+    What a term explains beside all others, against what scatter alone explains on average.
+    """
+
+    squares: float
+    by_chance: float
     freedom: int
-
-    def p_value(self, sum_of_squares: float, freedom: int) -> float:
-        """
-        Chance of as large a sum of squares, or a larger, where there is no effect (F test).
-        """
-        if self.mean_square == 0.0:
-            return 0.0 if sum_of_squares > 0.0 else 1.0
-        ratio = sum_of_squares / freedom / self.mean_square
-        return float(special.fdtrc(freedom, self.freedom, ratio))
+    p_value: float
 
 
 class FactorModel:
@@ -140,25 +185,53 @@ class FactorModel:
         # by the singular values: what the design cannot tell apart has none, and no share
         left, sizes, right = np.linalg.svd(design, full_matrices=False)
         is_kept = sizes > (sizes[0] if len(sizes) else 0.0) * 1e-10
-        self.rank = int(is_kept.sum())
+        self.left: FloatArray = left[:, is_kept]
         self._space = right[is_kept]
         self._scaled = self._space / sizes[is_kept, np.newaxis]
-        along = left[:, is_kept].T @ values
+        along = self.left.T @ values
         self._solution = self._scaled.T @ along
-        left_over = values - left[:, is_kept] @ along
-        self.run_count = len(values)
+        left_over = values - self.left @ along
+        # what rounding leaves of zero
+        left_over[np.abs(left_over) <= _ROUNDING * np.abs(values).max(initial=0.0)] = 0.0
+        self.left_over: FloatArray = left_over
+        self.rest = float((left_over**2).sum())
         self.total = float(((values - values.mean()) ** 2).sum()) if len(values) else 0.0
-        rounding = _ROUNDING * max(float((values**2).sum()), 1e-300) * max(len(values), 1)
-        rest = float((left_over**2).sum())
-        self.rest = 0.0 if rest <= rounding * 1e3 else rest
 
     @property
-    def error(self) -> ErrorTerm | None:
+    def rank(self) -> int:
         """
-        What the model leaves; None where it leaves no degree of freedom.
+        How many numbers the runs determine.
         """
-        freedom = self.run_count - self.rank
-        return ErrorTerm(self.rest / freedom, freedom) if freedom > 0 else None
+        return int(self.left.shape[1])
+
+    @property
+    def mean_square(self) -> float | None:
+        """
+        What the model leaves, for each degree of freedom; None where it leaves none.
+        """
+        freedom = len(self.left) - self.rank
+        return self.rest / freedom if freedom > 0 else None
+
+    def scatter(self, cells: Sequence[Hashable]) -> Scatter | None:
+        """
+        What the model leaves in each cell; None where it leaves no degree of freedom. A cell of one
+        run has the scatter of all.
+
+        Args:
+            cells: Of each run that gave a value.
+        """
+        pooled = self.mean_square
+        if pooled is None:
+            return None
+        numbers = dict(zip(dict.fromkeys(cells), range(len(cells)), strict=False))
+        places = np.array([numbers[one] for one in cells], dtype=np.intp)
+        freedoms = np.bincount(places, 1.0 - (self.left**2).sum(axis=1))
+        squares = np.bincount(places, self.left_over**2)
+        is_alone = freedoms < _SAME
+        safe = np.where(is_alone, 1.0, freedoms)
+        variances = np.where(is_alone, pooled, squares / safe)
+        whole = float(len(self.left) - self.rank)
+        return Scatter(places, variances, np.where(is_alone, whole, freedoms))
 
     def row(self, cell: Mapping[str, Any]) -> FloatArray | None:
         """
@@ -192,18 +265,48 @@ class FactorModel:
         """
         return float(row @ self._solution)
 
-    def standard_error(self, row: FloatArray, error: ErrorTerm) -> float | None:
+    def variance(self, row: FloatArray, scatter: Scatter) -> Variance | None:
         """
         Of `value`; None where the runs do not tell it.
         """
         along = self._space @ row
         if np.abs(row - along @ self._space).max() > _SAME:
             return None
-        return math.sqrt(error.mean_square * float(((self._scaled @ row) ** 2).sum()))
+        weights = self.left @ (self._scaled @ row)
+        return scatter.variance(weights**2)
+
+
+def compare_models(whole: FactorModel, less: FactorModel, scatter: Scatter) -> EffectTest | None:
+    """
+    Whether a term explains more than scatter does; None where no run tells it from other terms.
+
+    Args:
+        whole: A model with the term.
+        less: The same without.
+        scatter: Of runs within their cells.
+
+    Source: Brunner, Dette, Munk 1997, JASA 92(440) (the ANOVA-type statistic), with Satterthwaite's
+    degrees of freedom. Of two levels it is Welch's test, with matched seeds the paired t test.
+    """
+    freedom = whole.rank - less.rank
+    if not freedom:
+        return None
+    squares = max(less.rest - whole.rest, 0.0)
+    chance = scatter.variance(
+        np.maximum((whole.left**2).sum(axis=1) - (less.left**2).sum(axis=1), 0.0)
+    )
+    if chance.value == 0.0:
+        return EffectTest(squares, 0.0, freedom, 0.0 if squares > 0.0 else 1.0)
+    deviations = np.sqrt(scatter.of_runs)
+    spread = whole.left @ whole.left.T - less.left @ less.left.T
+    spread *= deviations[:, np.newaxis] * deviations
+    among = chance.value**2 / float((spread**2).sum())
+    p_value = float(special.fdtrc(among, chance.freedom, squares / chance.value))
+    return EffectTest(squares, chance.value, freedom, p_value)
 
 
 @lru_cache(maxsize=1024)
-def scheffe_factor(dimensions: int, freedom: int, confidence: float) -> float:
+def scheffe_factor(dimensions: int, freedom: float, confidence: float) -> float:
     """
     By how many standard errors an interval reaches, so that it holds for every question that can be
     asked in so many dimensions, whichever was chosen after the data were seen.

@@ -1,14 +1,16 @@
 """
 Which parameters of a matrix matter, by how much, and which pairs of them act together.
 
-Every effect is tested against the scatter between runs of one cell (F test), each beside all others
-of its kind, and p-values are Holm's over all effects on all objectives. Intervals are Scheffe's:
-they hold though the levels that differ most were looked up in the data, and one that leaves zero
-out never contradicts its test. What the runs cannot tell is said, with the reason.
+Every effect is tested against the scatter between runs of one cell, each beside all others of its
+kind, and p-values are Holm's over all effects on all objectives. Cells may scatter differently: of
+two levels the test is Welch's, with matched seeds the paired t test. Intervals are Scheffe's, so
+they hold though the levels that differ most were looked up in the data. What the runs cannot tell
+is said, with the reason.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, permutations, product
@@ -16,13 +18,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from allele_mlflow.analysis.factor_model import (
-    ErrorTerm,
     FactorModel,
     MatrixRuns,
+    Scatter,
     Term,
+    Variance,
+    compare_models,
     scheffe_factor,
 )
 from allele_mlflow.analysis.frames import params_by_run
@@ -73,7 +76,7 @@ class Effect:
             the lowest); of two, by how much the step of the first differs over the second, where
             that is most. None where the runs do not tell.
         between: The levels that `size` is of: two of each axis.
-        p_value: Of the F test; None where it was not tested.
+        p_value: Of its test; None where it was not tested.
         p_holm: The same over all effects that were looked at together.
         variance_ratio: Part of all scatter that it explains (omega squared, 0 to 1).
         support: What it rests on.
@@ -145,7 +148,7 @@ def estimate_effects(
 
     Cost: a singular value decomposition of runs x levels for each effect.
     Source: Searle 1987, Linear Models for Unbalanced Data (each effect beside the others);
-    Olejnik, Algina 2003, Psychological Methods 8(4) (omega squared).
+    Olejnik, Algina 2003, Psychological Methods 8(4) (omega squared); `compare_models`.
     """
     if not runs.axes:
         raise _bad("every run has the same parameters: want an axis with two values or more")
@@ -206,6 +209,7 @@ class _Effects:
         self._pairs: list[Term] = list(combinations(runs.axes, 2))
         self._models: dict[tuple[Term, ...], FactorModel] = {}
         self._cells = self._model([runs.axes])
+        self._scatter = self._cells.scatter(good_cells(runs, metric))
 
     def all(self) -> Iterator[Effect]:
         """
@@ -224,46 +228,40 @@ class _Effects:
         return self._models[key]
 
     def _effect(self, term: Term, terms: list[Term]) -> Effect:
-        error = self._cells.error
         nothing = Effect(
             self._metric, term, (), None, (), None, None, None, self._support, False, ""
         )
-        if error is None:
+        if self._scatter is None:
             return replace(nothing, reason="one run a cell: how far runs scatter is not known")
         model = self._model(terms)
         less = self._model([one for one in terms if one != term])
-        freedom = model.rank - less.rank
-        if not freedom:
+        found = compare_models(model, less, self._scatter)
+        if found is None:
             return replace(nothing, reason=_confounded(term))
-        squares = max(less.rest - model.rest, 0.0)
-        factor = scheffe_factor(freedom, error.freedom, self._confidence)
-        sizes = self._steps(model, term) if len(term) == 1 else self._turns(model, term)
-        size, between = self._largest(model, error, sizes, factor)
+        steps = self._steps(model, term) if len(term) == 1 else self._turns(model, term)
+        size, between = self._largest(model, steps, self._scatter, found.freedom)
+        total = self._cells.total + (self._cells.mean_square or 0.0)
+        share = max(found.squares - found.by_chance, 0.0) / total if total > 0.0 else 0.0
         return replace(
             nothing,
-            levels=tuple(self._levels(model, term[0], error)) if len(term) == 1 else (),
+            levels=tuple(self._levels(model, term[0], self._scatter)) if len(term) == 1 else (),
             size=size,
             between=between,
-            p_value=error.p_value(squares, freedom),
-            variance_ratio=self._share(squares, freedom, error),
+            p_value=found.p_value,
+            variance_ratio=share,
         )
 
-    def _share(self, squares: float, freedom: int, error: ErrorTerm) -> float:
-        total = self._cells.total + error.mean_square
-        return max(squares - freedom * error.mean_square, 0.0) / total if total > 0.0 else 0.0
-
-    def _levels(self, model: FactorModel, axis: str, error: ErrorTerm) -> Iterator[LevelMean]:
+    def _levels(self, model: FactorModel, axis: str, scatter: Scatter) -> Iterator[LevelMean]:
         """
         Each level's mean, at levels of the other axes that count alike.
         """
-        student = float(special.stdtrit(error.freedom, 0.5 + self._confidence / 2))
         is_there = self._runs.values[self._metric].notna()
         for level in self._runs.levels_of(axis):
             row = self._mean_row(model, axis, level)
             count = int((is_there & (self._runs.points[axis] == level)).sum())
             if row is not None:
-                deviation = model.standard_error(row, error)
-                estimate = _estimate(model.value(row), deviation, student, "Student's t")
+                variance = model.variance(row, scatter)
+                estimate = interval_of(model.value(row), variance, 1, self._confidence)
                 yield LevelMean(level, count, estimate)
 
     def _mean_row(self, model: FactorModel, axis: str, level: Any) -> FloatArray | None:
@@ -290,28 +288,46 @@ class _Effects:
             yield _Step(model.weighted({term: corners}), ((a, b), (c, d)))
 
     def _largest(
-        self, model: FactorModel, error: ErrorTerm, steps: Iterator[_Step], factor: float
+        self, model: FactorModel, steps: Iterator[_Step], scatter: Scatter, dimensions: int
     ) -> tuple[Estimate | None, Between]:
         """
         The one that is most, of those that the runs tell.
         """
         sign = -1.0 if self._direction is Direction.LOWER else 1.0
-        found: list[tuple[float, Estimate, Between]] = []
+        best: tuple[float, FloatArray, Between] | None = None
         for row, between in steps:
-            deviation = None if row is None else model.standard_error(row, error)
-            if row is not None and deviation is not None:
-                value = model.value(row)
-                rank = sign * value if len(between) == 1 else abs(value)
-                found.append((rank, _estimate(value, deviation, factor, "Scheffe"), between))
-        if not found:
+            if row is None or model.variance(row, scatter) is None:
+                continue
+            value = model.value(row)
+            rank = sign * value if len(between) == 1 else abs(value)
+            if best is None or rank > best[0]:
+                best = rank, row, between
+        if best is None:
             return None, ()
-        return max(found, key=lambda one: one[0])[1:]
+        variance = model.variance(best[1], scatter)
+        size = interval_of(model.value(best[1]), variance, dimensions, self._confidence)
+        return size, best[2]
 
 
-def _estimate(value: float, deviation: float | None, factor: float, method: str) -> Estimate:
-    if deviation is None:
+def good_cells(runs: MatrixRuns, metric: str) -> list[tuple[Any, ...]]:
+    """
+    The cell of each run that gave a value.
+    """
+    is_there = runs.values[metric].notna()
+    return [cell for cell, good in zip(runs.cells, is_there, strict=True) if good]
+
+
+def interval_of(
+    value: float, variance: Variance | None, dimensions: int, confidence: float
+) -> Estimate:
+    """
+    An estimate that holds for every question in so many dimensions.
+    """
+    if variance is None:
         return Estimate(value, None, None, "no interval: the runs do not tell it")
-    half = factor * deviation
+    method = "Student's t" if dimensions == 1 else "Scheffe"
+    half = math.sqrt(variance.value)
+    half *= scheffe_factor(dimensions, variance.freedom, confidence)
     return Estimate(value, value - half, value + half, method)
 
 

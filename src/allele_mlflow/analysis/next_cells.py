@@ -24,14 +24,13 @@ from typing import Any
 import numpy as np
 
 from allele_mlflow.analysis.factor_model import (
-    ErrorTerm,
     FactorModel,
     MatrixRuns,
+    Scatter,
     Term,
     is_number,
-    scheffe_factor,
 )
-from allele_mlflow.analysis.factors import Effect, Support, support_of
+from allele_mlflow.analysis.factors import Effect, Support, good_cells, interval_of, support_of
 from allele_mlflow.analysis.intervals import CONFIDENCE, Estimate
 from allele_mlflow.analysis.locations import FloatArray
 from allele_mlflow.analysis.next_levels import step_between, step_beyond
@@ -156,7 +155,7 @@ class _Search:
         pairs = [term for term in clear if len(term) == 2]
         terms: list[Term] = [*((name,) for name in runs.axes), *pairs]
         self._model = FactorModel(runs, metric, terms)
-        self._error = _larger(FactorModel(runs, metric, [runs.axes]).error, self._model.error)
+        self._scatter = _scatter(FactorModel(runs, metric, [runs.axes]), self._model, runs, metric)
         self._confidence = confidence
         self._barred = {name: _failing(runs, metric, name) for name in runs.axes}
 
@@ -165,7 +164,7 @@ class _Search:
         Those that pay, else why none does.
         """
         best = self._best_tested()
-        if best is None or self._error is None:
+        if best is None or self._scatter is None:
             return self._nothing("in every cell most runs failed")
         candidates = [*self._along_axes(best), *self._untested(best)]
         judged = [one for each in candidates if (one := self._judged(best, *each)) is not None]
@@ -235,19 +234,17 @@ class _Search:
     def _judged(
         self, best: dict[str, Any], kind: NextKind, cell: dict[str, Any], mix: _Mix
     ) -> NextCell | None:
-        model, error = self._model, self._error
+        model, scatter = self._model, self._scatter
         rows = [(model.row(one), weight) for one, weight in mix]
         start = model.row(best)
-        if error is None or start is None or any(row is None for row, _ in rows):
+        if scatter is None or start is None or any(row is None for row, _ in rows):
             return None
         row: FloatArray = np.sum([weight * one for one, weight in rows if one is not None], axis=0)
         changed = tuple(name for name in self._runs.axes if cell[name] != best[name])
         dimensions = self._dimensions(changed)
-        deviations = [model.standard_error(one, error) for one in (row, row - start)]
-        if deviations[0] is None or deviations[1] is None:
+        variances = [model.variance(one, scatter) for one in (row, row - start)]
+        if None in variances:
             return None
-        wide = scheffe_factor(dimensions + 1, error.freedom, self._confidence) * deviations[0]
-        half = scheffe_factor(dimensions, error.freedom, self._confidence) * deviations[1]
         value, start_value = model.value(row), model.value(start)
         gain = self._sign * (value - start_value)
         return NextCell(
@@ -256,8 +253,8 @@ class _Search:
             changed,
             best,
             start_value,
-            Estimate(value, value - wide, value + wide, "Scheffe"),
-            Estimate(gain, gain - half, gain + half, "Scheffe"),
+            interval_of(value, variances[0], dimensions + 1, self._confidence),
+            interval_of(gain, variances[1], dimensions, self._confidence),
             self._support(changed, mix),
         )
 
@@ -282,11 +279,14 @@ def _failing(runs: MatrixRuns, metric: str, axis: str) -> set[Any]:
     return set(failed[failed > MOST_FAILED_RATIO].index)
 
 
-def _larger(*errors: ErrorTerm | None) -> ErrorTerm | None:
+def _scatter(
+    cells: FactorModel, model: FactorModel, runs: MatrixRuns, metric: str
+) -> Scatter | None:
     """
-    The larger scatter: what runs of a cell do not have alike, or what the model leaves besides.
+    That of runs within their cells; more where the model leaves more than that besides.
     """
-    known = [one for one in errors if one is not None]
-    if errors[0] is None or not known:
-        return None
-    return max(known, key=lambda one: one.mean_square)
+    found = cells.scatter(good_cells(runs, metric))
+    own, left = cells.mean_square, model.mean_square
+    if found is None or not own or left is None:
+        return found
+    return found.scaled(max(left / own, 1.0))

@@ -45,16 +45,16 @@ RISING = [[0.9, 2.1, 4.0], [1.1, 1.9, 4.0], [1.0, 2.0, 4.0]]
 
 def test_one_step_beyond_by_hand() -> None:
     """
-    From 2 to 3 the metric grew by 2, so at 4 it is to be 6; the residual is 0.04 over four degrees
-    of freedom, and the gain scatters as the difference of two levels does.
+    From 2 to 3 the metric grew by 2, so at 4 it is to be 6. Of the two levels only the first
+    scatters: squares 0.02 over 4/3 degrees of freedom; the gain is the difference of their means.
     """
     (found,) = proposed(runs_of(LINE, RISING)).cells
     assert found.kind is NextKind.BEYOND
     assert (found.params, found.best, found.changed) == ({"x": 4}, {"x": 3}, ("x",))
     assert found.value.value == pytest.approx(6.0)
     assert found.gain.value == pytest.approx(2.0)
-    scheffe = np.sqrt(2 * stats.f.ppf(0.95, 2, 4))
-    assert found.gain.low == pytest.approx(2.0 - scheffe * np.sqrt(0.01 * 2 / 3))
+    scheffe = np.sqrt(2 * stats.f.ppf(0.95, 2, 4 / 3))
+    assert found.gain.low == pytest.approx(2.0 - scheffe * np.sqrt(0.015 / 3))
     assert found.support == (6, 2, 3, 0), "of the last two levels"
 
 

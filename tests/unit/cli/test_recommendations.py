@@ -90,5 +90,5 @@ def test_scores_are_shown_whole() -> None:
     settled = [Settled(told, value, 3.0, "") for value in (0.5, 1.5) * 3]
     scores = score_predictions(settled)
     plain = " ".join(rendered(score_table(scores)).split())
-    assert "final_value unknown 6/6 - 100 [61, 100] +0" in plain
+    assert "final_value of unknown 6/6 - 100 [61, 100] +0" in plain
     assert '"low_80": null' in json_text(scores_document(scores, settled))
