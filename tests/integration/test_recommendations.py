@@ -94,7 +94,7 @@ def test_advice_is_made_followed_and_judged(place: Place) -> None:
 
     colour = advised["params"]["colour"]
     follow = f'repeats = 6\n[matrix]\nrate = [0.3, 0.4]\ncolour = ["{colour}"]'
-    run_suite(place, "next.toml", follow, "--follow", advised["id"])
+    run_suite(place, "next.toml", follow, "--follow", advised["id"][:8])
     (entry,) = ledger(place)["ours"]
     assert (entry["recommendation_id"], entry["verdict"]) == (advised["id"], "better")
     assert len(entry["follow_ups"]) == 6

@@ -8,7 +8,7 @@ old cell once more beside the new one, that is the baseline.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,6 +38,8 @@ from allele_mlflow.tracking.frames import Reader
 
 #: New runs of the old cell from which on they are the baseline.
 FEWEST_BESIDE = 2
+#: Of an id so many characters are enough, where they are one's own.
+SHORTEST_ID = 8
 _MS_PER_S = 1000
 
 
@@ -99,22 +101,22 @@ class AdviceReader:
         """
         own = read_experiments(self.reader, [self.experiment_id])
         told = read_recommendations(self.tracking_uri, own.runs["run_id"])
-        known = {one.recommendation_id for one in told}
-        unknown = sorted(set(follow_ups or {}) - known)
-        if unknown:
-            raise AnalysisError(
-                f"{unknown[0]!r}: the experiment has no such recommendation; it has "
-                f"{', '.join(sorted(known)[:5]) or 'none'}",
-                kind=ErrorKind.BAD_DATA,
-            )
-        tagged = self._tagged()
+        ids = [one.recommendation_id for one in told]
+        sides: dict[str, list[ExperimentFrames]] = {}
+        for given, selection in (follow_ups or {}).items():
+            meant = _meant(given, ids)
+            if meant is None:
+                raise AnalysisError(
+                    f"{given!r}: the experiment has no such recommendation, or several; it has "
+                    f"{', '.join(ids[:5]) or 'none'}",
+                    kind=ErrorKind.BAD_DATA,
+                )
+            sides.setdefault(meant, []).append(selection.frames)
+        for tag, frames in self._tagged().items():
+            sides.setdefault(_meant(tag, ids) or "", []).append(frames)
         return [
             self._entry(
-                one,
-                own,
-                [*tagged.get(one.recommendation_id, []), *_given(follow_ups, one)],
-                metric,
-                options or CompareOptions(),
+                one, own, sides.get(one.recommendation_id, []), metric, options or CompareOptions()
             )
             for one in told
         ]
@@ -140,9 +142,9 @@ class AdviceReader:
             found.append(settle(one, _course(one, readings, runs)))
         return found
 
-    def _tagged(self) -> dict[str, list[ExperimentFrames]]:
+    def _tagged(self) -> dict[str, ExperimentFrames]:
         """
-        The runs of each follow-up, by the id of the recommendation.
+        The runs that have the tag, by what it says.
         """
         told = self.reader.runs(tag_keys=[tags.RECOMMENDATION], param_keys=[], metric_keys=[])
         experiments = dict(zip(told.runs["run_id"], told.runs["experiment_id"], strict=True))
@@ -150,10 +152,10 @@ class AdviceReader:
         if not ids:
             return {}
         frames = read_experiments(self.reader, ids)
-        found: dict[str, list[ExperimentFrames]] = {}
-        for recommendation_id, rows in told.tags.groupby("value"):
-            found[str(recommendation_id)] = [_follow_up_runs(frames, set(rows["run_id"]))]
-        return found
+        return {
+            str(value): _follow_up_runs(frames, set(rows["run_id"]))
+            for value, rows in told.tags.groupby("value")
+        }
 
     def _entry(
         self,
@@ -196,11 +198,14 @@ class AdviceReader:
         return self._facts[of_suite]
 
 
-def _given(
-    follow_ups: Mapping[str, Selection] | None, told: Recommendation
-) -> Iterable[ExperimentFrames]:
-    found = (follow_ups or {}).get(told.recommendation_id)
-    return [] if found is None else [found.frames]
+def _meant(given: str, ids: Sequence[str]) -> str | None:
+    """
+    The id that is given, or the only one that begins so.
+    """
+    if given in ids:
+        return given
+    found = [one for one in ids if len(given) >= SHORTEST_ID and one.startswith(given)]
+    return found[0] if len(found) == 1 else None
 
 
 def _follow_up_runs(frames: ExperimentFrames, tagged: set[str]) -> ExperimentFrames:

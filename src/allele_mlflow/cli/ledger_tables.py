@@ -17,7 +17,7 @@ from allele_mlflow.analysis.intervals import Estimate
 from allele_mlflow.analysis.prediction_scores import PredictionScore, Settled
 from allele_mlflow.cli.output import shown
 
-_ID_LENGTH = 12
+_ID_LENGTH = 8
 
 
 def ledger_table(entries: Sequence[LedgerEntry]) -> Table:

@@ -77,6 +77,8 @@ def run(
     found = find_suite(suite)
     prepared = prepare_suite(found.suite, found.folder, text=found.text)
     if follow is not None:
+        if not follow.strip():
+            raise click.UsageError("--follow: want the id of a recommendation, got nothing")
         told = {**prepared.suite.tags, tags.RECOMMENDATION: follow}
         prepared.suite = msgspec.structs.replace(prepared.suite, tags=told)
     options = RunOptions(
