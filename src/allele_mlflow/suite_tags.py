@@ -33,6 +33,8 @@ COMMIT = "mlflow.source.git.commit"
 #: The suite's folder, on the machine that ran it.
 FOLDER = "allele.suite_folder"
 ENVIRONMENT = "allele.environment"
+#: Of runs that try a recommendation: its id.
+RECOMMENDATION = "allele.recommendation"
 
 
 class RunKind(StrEnum):

@@ -221,24 +221,29 @@ def side_table(
     """
     frames = selection.frames
     runs = frames.runs.set_index("run_id")
-    values = frames.metrics.pivot_table(
-        index="run_id", columns="key", values="value", aggfunc="last"
-    )
     told = params_by_run(frames.params)
     axes = [name for name in (by or selection.facts.axes) if name not in without]
     known = [_named(told.get(run_id, {}), axes) for run_id in runs.index]
+    table = run_table(frames)
+    is_told = not by and not without and runs["cell"].notna().all()
+    table.insert(0, CELL, runs["cell"] if is_told else known)
+    return table
+
+
+def run_table(frames: ExperimentFrames) -> pd.DataFrame:
+    """
+    A row a run: its seed, whether it failed, and a column a metric.
+    """
+    runs = frames.runs.set_index("run_id")
+    values = frames.metrics.pivot_table(
+        index="run_id", columns="key", values="value", aggfunc="last"
+    )
     seeds = runs["seed"]
     if seeds.isna().all():
+        told = params_by_run(frames.params)
         given = [told.get(run_id, {}).get("seed") for run_id in runs.index]
         seeds = pd.Series(pd.to_numeric(pd.Series(given), errors="coerce").to_numpy(), runs.index)
-    head = pd.DataFrame(
-        {
-            CELL: known if by or without or not runs["cell"].notna().all() else runs["cell"],
-            SEED: seeds,
-            IS_FAILED: runs["is_failed"].astype(bool),
-        },
-        index=runs.index,
-    )
+    head = pd.DataFrame({SEED: seeds, IS_FAILED: runs["is_failed"].astype(bool)}, index=runs.index)
     return head.join(values)
 
 

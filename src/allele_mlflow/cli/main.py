@@ -28,6 +28,8 @@ COMMANDS = {
     "drill": "Try the guarantees on this machine.",
     "export": "Write experiments as CSV, Parquet or JSON.",
     "import": "Log the results of a finished matrix of Allele's.",
+    "predictions": "Score predictions against what came.",
+    "recommendations": "Recommend what to try next, and hold advice to account.",
     "rejected": "List what was refused, and submit it again.",
     "reproduce": "Run a suite's cell again, from MLflow alone.",
     "run": "Run a matrix suite of benchmarks.",

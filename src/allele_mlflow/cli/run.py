@@ -7,8 +7,10 @@ from __future__ import annotations
 from typing import Any
 
 import click
+import msgspec
 
 from allele_mlflow import settings as settings_module
+from allele_mlflow import suite_tags as tags
 from allele_mlflow.cli.exit_codes import ExitCode
 from allele_mlflow.cli.interruption import terminated_as_interrupted
 from allele_mlflow.cli.output import complain, json_text, say, shown
@@ -35,6 +37,7 @@ from allele_mlflow.settings import Settings
 @click.option("--retry-failed", is_flag=True, help="Run only what failed in the last execution.")
 @click.option("--fail-fast", is_flag=True, help="Submit nothing after the first failure.")
 @click.option("--only", metavar="EXPRESSION", help="Only cells of which this is true.")
+@click.option("--follow", metavar="ID", help="The recommendation that this run tries.")
 @click.option("--executor", metavar="NAME", help="inline, process:N, dask:..., module:factory.")
 @click.option(
     "--exclusive", is_flag=True, help="One cell at a time, no other such suite beside it."
@@ -53,6 +56,7 @@ def run(
     retry_failed: bool,
     fail_fast: bool,
     only: str | None,
+    follow: str | None,
     executor: str | None,
     exclusive: bool,
     track: bool | None,
@@ -72,6 +76,11 @@ def run(
     settings = settings_module.load(overrides)
     found = find_suite(suite)
     prepared = prepare_suite(found.suite, found.folder, text=found.text)
+    if follow is not None:
+        if not follow.strip():
+            raise click.UsageError("--follow: want the id of a recommendation, got nothing")
+        told = {**prepared.suite.tags, tags.RECOMMENDATION: follow}
+        prepared.suite = msgspec.structs.replace(prepared.suite, tags=told)
     options = RunOptions(
         executor=executor,
         only=only,

@@ -1,6 +1,6 @@
 """
-Alerts of runs that are over, read back from their artifacts in the store. Imports mlflow, and not
-pandas.
+Alerts and advice of runs that are over, read back from their artifacts in the store. Imports
+mlflow, and not pandas.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from allele_mlflow.tracking.error_mapping import mapped_errors
 from allele_mlflow.tracking.schema import sqlite_path
 
 ALERTS = "alerts.json"
+RECOMMENDATIONS = "recommendations.json"
+PREDICTIONS = "predictions.json"
 #: Of a run that has alerts, or had rules for them.
 ALERTS_TAG = "allele.alerts.active"
 RUN_UID_TAG = "allele.run_uid"
@@ -32,9 +34,23 @@ def artifact_alerts(tracking_uri: str, run_id: str) -> list[dict[str, Any]]:
     Raises:
         TrackingError: the store does not answer.
     """
+    return artifact_documents(tracking_uri, run_id, ALERTS)
+
+
+def artifact_documents(tracking_uri: str, run_id: str, name: str) -> list[dict[str, Any]]:
+    """
+    The documents `allele/<name>` of a run: one of each part of it that has one.
+
+    Args:
+        tracking_uri: As MLflow takes it.
+        run_id: MLflow's id.
+        name: Of the file: `ALERTS`, `RECOMMENDATIONS`, `PREDICTIONS`.
+    Raises:
+        TrackingError: the store does not answer, or one is no document of ours.
+    """
     client = _client(tracking_uri)
     with mapped_errors(f"artifacts of run {run_id}"):
-        paths = _find_documents(client, run_id)
+        paths = _find_documents(client, run_id, name)
     found = []
     for path in paths:
         with tempfile.TemporaryDirectory() as folder:
@@ -81,13 +97,13 @@ def find_alerted_runs(tracking_uri: str, name: str, *, prefix: str = "") -> list
     return None
 
 
-def _find_documents(client: Any, run_id: str) -> list[str]:
+def _find_documents(client: Any, run_id: str, name: str) -> list[str]:
     found, folders = [], [OWN_ARTIFACTS]
     while folders:
         for entry in client.list_artifacts(run_id, folders.pop()):
             if entry.is_dir and entry.path.removeprefix(OWN_ARTIFACTS).startswith("/parts"):
                 folders.append(entry.path)
-            elif entry.path.rpartition("/")[2] == ALERTS:
+            elif entry.path.rpartition("/")[2] == name:
                 found.append(entry.path)
     return sorted(found)
 
