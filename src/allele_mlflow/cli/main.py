@@ -21,6 +21,7 @@ from allele_mlflow.version import __version__
 COMMANDS = {
     "alerts": "Show the alerts of a run or an experiment.",
     "compare": "Compare suites, cells or runs with statistics.",
+    "confirm": "Run two commits in turn: is one worse?",
     "design": "Say what a suite can show, before it is run.",
     "doctor": "Check this machine, its spool and its store.",
     "drill": "Try the guarantees on this machine.",
