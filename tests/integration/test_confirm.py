@@ -20,6 +20,7 @@ import pytest
 from click.testing import CliRunner
 
 from allele_mlflow import suite_tags as tags
+from allele_mlflow.analysis.evidence import SUCCESS_METRIC
 from allele_mlflow.cli.exit_codes import ExitCode
 from allele_mlflow.cli.main import commands
 from allele_mlflow.errors import MatrixError
@@ -52,6 +53,34 @@ def run(number, *, seed, log):
 GOOD = "def score(number, seed):\n    return 10 * number + seed % 7 / 10\n"
 WORSE = GOOD.replace("10 * number", "9 * number")
 BROKEN = "def score(number, seed):\n    raise ValueError('broken')\n"
+
+#: A project that is built without anything from the network.
+PROJECT = """
+[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+[project]
+name = "algorithm"
+version = "1"
+"""
+BACKEND = '''
+import os
+import zipfile
+
+
+def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
+    """A wheel that puts the folder lib on the path."""
+    name, about = "algorithm-1-py3-none-any.whl", "algorithm-1.dist-info"
+    with zipfile.ZipFile(os.path.join(wheel_directory, name), "w") as wheel:
+        wheel.writestr("algorithm.pth", os.path.abspath("lib"))
+        told = "Metadata-Version: 2.1\\nName: algorithm\\nVersion: 1\\n"
+        wheel.writestr(f"{about}/METADATA", told)
+        tags = "Root-Is-Purelib: true\\nTag: py3-none-any\\n"
+        wheel.writestr(f"{about}/WHEEL", f"Wheel-Version: 1.0\\nGenerator: t\\n{tags}")
+        wheel.writestr(f"{about}/RECORD", "")
+    return name
+'''
 
 
 class Done(NamedTuple):
@@ -104,9 +133,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) ->
     place.folder.mkdir(parents=True)
     (place.folder.parent / "src").mkdir()
     git(place.folder.parent, "init", "--quiet", "--initial-branch=main")
-    (place.folder.parent / ".gitignore").write_text(
-        "mlflow.db*\n.allele*\nmlartifacts\nmlruns\n__pycache__\n"
-    )
+    (place.folder.parent / ".gitignore").write_text("mlflow*\n.allele*\nmlruns\n__pycache__\n")
     place.write("sums.toml", "repeats = 2\n[matrix]\nnumber = [3, 4]")
     (place.folder / "bench.py").write_text(BENCHMARK)
     shutil.copyfile(empty_store, place.folder / "mlflow.db")
@@ -164,7 +191,7 @@ def test_a_worse_commit_is_confirmed_worse(place: Place) -> None:
         "number=4": -4,
     }
     assert all(row["is_paired"] and row["verdict"] == "worse" for row in rows.values())
-    assert found["repeats"] == 7 == rows["number=3"]["baseline_runs"]
+    assert found["repeats"] == 8 == rows["number=3"]["baseline_runs"]
 
     runs = place.runs()
     sides = {run.tags[tags.SIDE]: run for run in of_kind(runs, tags.RunKind.CONFIRMATION)}
@@ -178,15 +205,16 @@ def test_a_worse_commit_is_confirmed_worse(place: Place) -> None:
     assert json.loads(candidate.artifact("confirmation.json").read_text()) == found
     assert "**worse**" in candidate.artifact("confirmation.md").read_text()
     cells = of_kind(runs, tags.RunKind.CONFIRMATION_CELL)
-    assert len(cells) == 2 * 2 * 7
-    assert sorted(int(run.tags[tags.ORDER]) for run in cells) == list(range(28))
-    assert len({run.tags[tags.SEED] for run in cells}) == 7
+    assert len(cells) == 2 * 2 * 8
+    assert sorted(int(run.tags[tags.ORDER]) for run in cells) == list(range(32))
+    assert len({run.tags[tags.SEED] for run in cells}) == 8
     assert not of_kind(runs, tags.RunKind.SUITE)
     assert not place.cells()
 
     (place.folder.parent / "src" / "algorithm.py").write_text(WORSE)
     assert_nothing_is_left(place)
-    again = ("compare", sides["baseline"].run_id, candidate.run_id, "--metric", "phase/*")
+    phases = ("--metric", "phase/*/seconds")
+    again = ("compare", sides["baseline"].run_id, candidate.run_id, *phases)
     with contextlib.chdir(place.folder):
         result = CliRunner().invoke(commands, [*again, "--json"], standalone_mode=False)
     rows = json.loads(result.stdout)["comparisons"][0]["rows"]
@@ -218,7 +246,7 @@ def test_the_checkout_as_it_is_against_its_commit(place: Place) -> None:
     found = json.loads(done.stdout)
     assert found["sides"]["candidate"]["commit"] is None
     rows = {row["metric"]: row["verdict"] for row in found["comparison"]["rows"]}
-    assert rows["success"] == "worse"
+    assert rows[SUCCESS_METRIC] == "worse"
     assert {row["cell"] for row in found["comparison"]["rows"]} == {"number=3"}
 
 
@@ -293,3 +321,35 @@ def test_interrupted_confirmation_leaves_nothing(
     assert_nothing_is_left(place)
     killed = of_kind(place.runs(), tags.RunKind.CONFIRMATION)
     assert [run.status for run in killed] == ["KILLED", "KILLED"]
+
+
+def test_code_of_the_checkout_is_not_taken_for_the_commit(place: Place, tmp_path: Path) -> None:
+    """
+    A package that is installed from the checkout (editable) and lies where a worktree's is not
+    found would be the same code on both sides: that is refused. With --install each side has its
+    own, from its commit.
+    """
+    root = place.folder.parent
+    (root / "src").rename(root / "lib")
+    (root / "pyproject.toml").write_text(PROJECT)
+    (root / "backend.py").write_text(BACKEND)
+    for text in (GOOD, WORSE):
+        (root / "lib" / "algorithm.py").write_text(text)
+        git(root, "add", "--all")
+        git(root, "commit", "--quiet", "--message=more")
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
+    python = environment / "bin" / "python"
+    site = next(environment.glob("lib/*/site-packages"))
+    parents = [path for path in sys.path if path.endswith("site-packages")]
+    lines = [f"import site; site.addsitedir({path!r})" for path in parents]
+    (site / "own.pth").write_text("\n".join([str(root / "lib"), *lines]))
+    both = ("--baseline-python", str(python), "--candidate-python", str(python))
+    sides = ("--baseline", "HEAD~1", "--candidate", "HEAD", "--metric", "score", *both)
+    done = confirm(place, "sums.toml", *sides)
+    assert done.returncode == ExitCode.USAGE
+    assert "imports algorithm from the checkout, and not from this side" in done.stderr
+    done = confirm(place, "sums.toml", *sides, "--install", "--fail-on", "worse")
+    assert done.returncode == ExitCode.FAILED, done.stderr
+    assert "the candidate is worse" in done.stdout
+    assert_nothing_is_left(place)

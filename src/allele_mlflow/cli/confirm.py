@@ -25,6 +25,7 @@ from allele_mlflow.matrix.confirmation import (
     check_sides,
     choose_repeats,
     compared_metrics,
+    count_hypotheses,
     selected,
 )
 from allele_mlflow.matrix.confirmation_side import Side, WantedSide, find_side, open_side
@@ -140,7 +141,7 @@ def _opened(wanted: _Wanted) -> Iterator[tuple[Side, Side]]:
         )
         check_sides(first.prepared, second.prepared)
         metrics = compared_metrics(first.prepared, wanted.metrics)
-        hypotheses = len(first.prepared.cells) * len(metrics)
+        hypotheses = count_hypotheses(first.prepared, metrics)
         repeats = choose_repeats(first.prepared.suite.repeats, hypotheses, wanted.repeats)
         if repeats.warning:
             complain(repeats.warning)

@@ -123,7 +123,7 @@ def choose_repeats(suite_repeats: int, hypotheses: int, asked: int | None) -> Re
 
     Args:
         suite_repeats: Of the suite.
-        hypotheses: Cells times metrics.
+        hypotheses: As of `count_hypotheses`.
         asked: Instead.
     Raises:
         MatrixError: no number of repeats can show anything.
@@ -134,8 +134,8 @@ def choose_repeats(suite_repeats: int, hypotheses: int, asked: int | None) -> Re
     fewest = fewest_pairs(hypotheses)
     if not Design(fewest, hypotheses, is_paired=True).is_reachable:
         raise MatrixError(
-            f"{hypotheses} hypotheses (cells x metrics): no number of repeats makes a difference "
-            "significant; want fewer: --only, --metric",
+            f"{hypotheses} hypotheses (cells x metrics and success): no number of repeats makes a "
+            "difference significant; want fewer: --only, --metric",
             kind=ErrorKind.BAD_SUITE,
         )
     if asked is None:
@@ -147,7 +147,7 @@ def choose_repeats(suite_repeats: int, hypotheses: int, asked: int | None) -> Re
     return Repeats(
         asked,
         f"with {asked} repeats nothing can ever be significant over {hypotheses} hypotheses "
-        f"(cells x metrics): {fewest} can",
+        f"(cells x metrics and success): {fewest} can",
     )
 
 
@@ -193,6 +193,14 @@ def compared_metrics(prepared: Prepared, metrics: Sequence[str]) -> list[str]:
     What is compared: those that are asked for, else all that the suite names, and the time.
     """
     return list(metrics) or [*prepared.suite.metrics, SECONDS_METRIC]
+
+
+def count_hypotheses(prepared: Prepared, metrics: Sequence[str]) -> int:
+    """
+    What Holm's correction is over at most, as far as it is known before: metrics, a glob counts as
+    one, and the success rate of each cell.
+    """
+    return len(prepared.cells) * (len(metrics) + 1)
 
 
 def overall(verdicts: Sequence[Verdict]) -> Verdict:

@@ -48,7 +48,7 @@ def order_of(baseline: Prepared, candidate: Prepared, repeats: int) -> list[tupl
     Repeat, side and cell of each trial in the order in which they are run.
     """
     trials = plan_trials(baseline, candidate, repeats)
-    found = []
+    found: list[tuple[int, str, str]] = []
     while isinstance(step := trials.plan.next(), Submit):
         trial = step.trial
         sided = trials.cells[trial.cell.key]
