@@ -35,6 +35,12 @@ FOLDER = "allele.suite_folder"
 ENVIRONMENT = "allele.environment"
 #: Of runs that try a recommendation: its id.
 RECOMMENDATION = "allele.recommendation"
+#: Of a confirmation's two runs: which side it is; of the candidate's, besides: what came out, the
+#: uid of the baseline's run, and the finding that was to be confirmed.
+SIDE = "allele.side"
+CONFIRMATION = "allele.confirmation"
+BASELINE = "allele.baseline"
+FINDING = "allele.finding"
 
 
 class RunKind(StrEnum):
@@ -46,3 +52,6 @@ class RunKind(StrEnum):
     CELL = "cell"
     #: A finished run of a trial of which another one counts.
     SUPERSEDED = "superseded"
+    #: One side of a confirmation, and its cells: no execution of the suite.
+    CONFIRMATION = "confirmation"
+    CONFIRMATION_CELL = "confirmation_cell"

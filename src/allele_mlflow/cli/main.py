@@ -23,6 +23,7 @@ COMMANDS = {
     "anomalies": "Find what is wrong within runs.",
     "anytime": "Show how good searches are after how many evaluations.",
     "compare": "Compare suites, cells or runs with statistics.",
+    "confirm": "Run two commits in turn: is one worse?",
     "design": "Say what a suite can show, before it is run.",
     "doctor": "Check this machine, its spool and its store.",
     "drill": "Try the guarantees on this machine.",

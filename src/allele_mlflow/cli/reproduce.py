@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,9 +20,7 @@ from allele_mlflow.environment.comparability import Comparability
 from allele_mlflow.errors import ErrorKind, MatrixError
 from allele_mlflow.matrix.reproduction import Reproduction, StoredCell, load_stored
 from allele_mlflow.matrix.reproduction import reproduce as run_again
-
-#: Of a git command.
-DEADLINE_S = 120
+from allele_mlflow.matrix.worktree import top_of, worktree
 
 
 @click.command()
@@ -81,34 +77,11 @@ def _at_commit(stored: StoredCell, folder: Path) -> Iterator[Path]:
     commit = stored.tags.get(tags.COMMIT)
     if not commit:
         raise _cannot(stored, "its commit is not known")
-    top = Path(_git(folder, "rev-parse", "--show-toplevel").strip())
-    with tempfile.TemporaryDirectory() as scratch:
-        tree = Path(scratch) / "tree"
-        _git(top, "worktree", "add", "--detach", str(tree), commit)
-        try:
-            yield tree / folder.resolve().relative_to(top.resolve())
-        finally:
-            _git(top, "worktree", "remove", "--force", str(tree))
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=DEADLINE_S,
-        )
-    except subprocess.CalledProcessError as exc:
-        text = (exc.stderr or "").strip().splitlines()
-        raise MatrixError(
-            f"git {arguments[0]} in {folder}: {text[-1] if text else exc}",
-            kind=ErrorKind.BAD_SUITE,
-        ) from exc
-    except (OSError, subprocess.TimeoutExpired) as exc:
-        raise MatrixError(f"git: {exc}", kind=ErrorKind.BAD_SUITE) from exc
-    return done.stdout
+    top = top_of(folder)
+    if top is None:
+        raise _cannot(stored, f"{folder} is in no checkout of git's")
+    with worktree(top, commit) as tree:
+        yield tree / folder.resolve().relative_to(top)
 
 
 def _cannot(stored: StoredCell, what: str) -> MatrixError:

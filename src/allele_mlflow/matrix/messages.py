@@ -15,6 +15,21 @@ CellStatus = Literal["finished", "failed"]
 T = TypeVar("T", bound=msgspec.Struct)
 
 
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    Where else than in the runner's own interpreter and working folder a cell's process is started.
+
+    Attributes:
+        python: The interpreter.
+        folder: Its working folder, absolute.
+        path: Entries of `PYTHONPATH` that go before those that are there.
+    """
+
+    python: str
+    folder: str
+    path: tuple[str, ...] = ()
+
+
 class CellRequest(msgspec.Struct, frozen=True, kw_only=True):
     """
     One attempt at one trial.
@@ -32,6 +47,7 @@ class CellRequest(msgspec.Struct, frozen=True, kw_only=True):
         is_tracked: Whether there is a run at all.
         objectives: Metrics without which the trial has failed.
         alerts: Rules, as of a suite.
+        place: Where it runs, where that is not the runner's own.
     """
 
     suite: str
@@ -57,6 +73,7 @@ class CellRequest(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float | None
     memory_limit_bytes: int | None
     hash_seed: str
+    place: Place | None = None
 
 
 class CellFailure(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,21 +13,16 @@ import queue
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from allele_mlflow import suite_tags as tags
 from allele_mlflow.clock import now_monotonic_s
 from allele_mlflow.errors import AlleleMlflowError, ErrorKind, MatrixError, SidecarError
-from allele_mlflow.logger import start_logger
 from allele_mlflow.matrix import supervisor
 from allele_mlflow.matrix.cells import Cell, Trial, repeat_seed, select_cells
 from allele_mlflow.matrix.exclusive import hold_machine
 from allele_mlflow.matrix.executors import CellExecutor, open_executor
 from allele_mlflow.matrix.history import Execution, await_spooled, spooled_runs
 from allele_mlflow.matrix.messages import (
-    CellRequest,
     CellResult,
     decode,
     encode,
@@ -35,8 +30,9 @@ from allele_mlflow.matrix.messages import (
 )
 from allele_mlflow.matrix.options import Beginning, RunOptions, SilentView, SuiteView
 from allele_mlflow.matrix.plan import WAIT, Submit, SuitePlan
-from allele_mlflow.matrix.prepared import SUITE_FILE, Prepared, find_last
+from allele_mlflow.matrix.prepared import Prepared, find_last
 from allele_mlflow.matrix.results import Outcome, TrialRow, row_of
+from allele_mlflow.matrix.suite_runs import cell_request, start_suite_log
 from allele_mlflow.matrix.trial import SECONDS_METRIC
 from allele_mlflow.queue import spool
 from allele_mlflow.queue.archive import is_abandoned
@@ -116,7 +112,13 @@ class SuiteRunner:
                 fails_fast=self._options.fails_fast,
                 only_failed=self._options.retries_failed,
             )
-            log = self._start_log(executor, last)
+            log = start_suite_log(
+                self._prepared,
+                self._settings,
+                executor=executor.name,
+                is_tracked=self._is_tracked,
+                run_uid=last.run_uid if last is not None else None,
+            )
             with self._closing_log(log):
                 self._perform(plan, executor, log)
                 self._conclude(plan, cells, last, began_s)
@@ -170,48 +172,6 @@ class SuiteRunner:
         await_spooled(scope, {tags.SUITE: name}, timeout_s=SPOOLED_S)
 
     # --- the suite's own run ---------------------------------------------------------------------
-
-    def _start_log(self, executor: CellExecutor, last: Execution | None) -> RunLogger:
-        suite = self._suite
-        log = start_logger(
-            suite.name,
-            run_name=suite.name,
-            run_uid=last.run_uid if last is not None else None,
-            tags={
-                **suite.tags,
-                **self._prepared.environment.tags,
-                tags.KIND: tags.RunKind.SUITE,
-                tags.SUITE: suite.name,
-                tags.BENCHMARK: suite.benchmark,
-                tags.BENCHMARK_VERSION: self._prepared.version,
-                tags.EXECUTOR: executor.name,
-                tags.FOLDER: str(self._prepared.folder),
-            },
-            **self._overrides() | {"enabled": self._is_tracked, "log_level": "error"},
-        )
-        if suite.description:
-            log.tag("mlflow.note.content", suite.description)
-        log.params({name: getattr(suite, name) for name in ("repeats", "warm_ups", "seed")})
-        log.params({f"matrix.{name}": values for name, values in suite.matrix.items()})
-        for group in suite.zip:
-            log.params({f"zip.{name}": values for name, values in group.items()})
-        log.param("cells", len(self._prepared.cells))
-        log.text(self._prepared.text, SUITE_FILE)
-        return log
-
-    def _overrides(self) -> dict[str, Any]:
-        """
-        The settings that were said, to say them again in other processes.
-        """
-        said = msgspec.to_builtins(self._settings)
-        names = [name for name, origin in self._settings.origins.items() if origin != "CI"]
-        found = {name: said[name] for name in names}
-        # addresses and folders are relative to where the runner was started
-        found["tracking_uri"] = self._settings.tracking_uri
-        found["spool_dir"] = self._settings.spool_dir
-        if self._settings.experiment_artifact_location is not None:
-            found["artifact_location"] = self._settings.artifact_location
-        return found
 
     @contextlib.contextmanager
     def _closing_log(self, log: RunLogger) -> Iterator[None]:
@@ -274,7 +234,15 @@ class SuiteRunner:
         log: RunLogger,
     ) -> None:
         trial, attempt = step
-        request = self._request(step, executor, parent, log)
+        request = cell_request(
+            self._prepared,
+            step,
+            executor,
+            log,
+            settings=self._settings,
+            parent=parent,
+            is_tracked=self._is_tracked,
+        )
         self._view.submitted(trial, attempt)
         name = f"{log.run_uid}-{trial.cell.key}-{trial.repeat}-{attempt}"
         future = executor.submit(encode(request), name=name)
@@ -316,70 +284,6 @@ class SuiteRunner:
                 status="failed",
                 failure=failure_of(exc, note="the executor did not carry it: "),
             )
-
-    def _request(
-        self,
-        step: Submit,
-        executor: CellExecutor,
-        parent: tuple[str, str | None],
-        log: RunLogger,
-    ) -> CellRequest:
-        suite, trial = self._suite, step.trial
-        cell, seed = trial.cell, repeat_seed(self._suite.seed, trial.repeat)
-        hash_seed = str(repeat_seed(suite.seed, -1))
-        return CellRequest(
-            suite=suite.name,
-            benchmark=suite.benchmark,
-            folder=str(self._prepared.folder),
-            cell=cell.name,
-            cell_key=cell.key,
-            params=dict(cell.params),
-            seed=seed,
-            repeat=trial.repeat,
-            attempt=step.attempt,
-            warm_ups=suite.warm_ups,
-            experiment=suite.name,
-            settings=self._overrides() | {"log_level": "error"},
-            parent=parent[0],
-            parent_run_id=parent[1],
-            correlation_id=log.correlation_id,
-            tags={
-                **suite.tags,
-                **self._place_tags(executor),
-                tags.KIND: tags.RunKind.CELL,
-                tags.SUITE: suite.name,
-                tags.EXECUTION: log.run_uid,
-                tags.CELL: cell.name,
-                tags.CELL_KEY: cell.key,
-                tags.PARAMS_HASH: cell.params_hash,
-                tags.REPEAT: str(trial.repeat),
-                tags.ATTEMPT: str(step.attempt),
-                tags.SEED: str(seed),
-                tags.ORDER: str(trial.order),
-                tags.BENCHMARK: suite.benchmark,
-                tags.BENCHMARK_VERSION: self._prepared.version,
-                tags.EXECUTOR: executor.name,
-                tags.CONCURRENCY: str(min(executor.width, len(self._prepared.cells))),
-                tags.HASH_SEED: hash_seed,
-                tags.FOLDER: str(self._prepared.folder),
-            },
-            is_tracked=self._is_tracked,
-            objectives=list(suite.objectives),
-            artifacts=suite.artifacts,
-            alerts=suite.alerts,
-            timeout_s=suite.timeout_s,
-            memory_limit_bytes=suite.memory_limit_bytes,
-            hash_seed=hash_seed,
-        )
-
-    def _place_tags(self, executor: CellExecutor) -> dict[str, str]:
-        """
-        Where a cell runs, as far as that is here: of another machine its own sidecar tells.
-        """
-        found = dict(self._prepared.environment.tags)
-        if not executor.is_local:
-            found.pop(tags.ENVIRONMENT, None)
-        return found
 
     # --- the end ---------------------------------------------------------------------------------
 

@@ -39,6 +39,7 @@ from allele_mlflow.matrix.messages import (
     CellReport,
     CellRequest,
     CellResult,
+    Place,
     decode,
     encode,
     failure_of,
@@ -123,7 +124,7 @@ class _Supervision:
     def run(self) -> Ended:
         if stopping.is_set():
             return Ended(0, KeyboardInterrupt("the suite was interrupted before the cell began"))
-        server = _server(self._job.request.hash_seed)
+        server = _server(_Origin(self._job.request.hash_seed, self._job.request.place))
         pid = server.start(self._job)
         try:
             return self._await_end(server, pid)
@@ -194,18 +195,34 @@ def tell_run(folder: Path, reason: BaseException) -> None:
             log.close()
 
 
+class _Origin(NamedTuple):
+    """
+    What cells of one process have in common.
+    """
+
+    hash_seed: str
+    place: Place | None
+
+
 class _Server:
     """
     A process that cells are forked from, for one supervisor at a time.
     """
 
-    def __init__(self, hash_seed: str) -> None:
-        environment = settings_module.environment()
-        environment.setdefault("PYTHONHASHSEED", hash_seed)
+    def __init__(self, origin: _Origin) -> None:
+        place = origin.place
+        environment = environment_at(place)
+        environment.setdefault("PYTHONHASHSEED", origin.hash_seed)
         # the cell's run is its own, and not one inside whatever run the runner is in
         environment.pop(settings_module.HANDLE_VARIABLE, None)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", cell_process.__name__, str(os.getpid())],
+            [
+                sys.executable if place is None else place.python,
+                "-m",
+                cell_process.__name__,
+                str(os.getpid()),
+            ],
+            cwd=None if place is None else place.folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
@@ -287,20 +304,31 @@ _local = threading.local()
 _servers: set[_Server] = set()
 
 
-def _server(hash_seed: str) -> _Server:
+def _server(origin: _Origin) -> _Server:
     """
     This thread's own: the kernel ends it with the thread.
     """
-    found: tuple[str, _Server] | None = getattr(_local, "server", None)
-    if found is not None and found[0] == hash_seed and found[1].is_alive():
+    found: tuple[_Origin, _Server] | None = getattr(_local, "server", None)
+    if found is not None and found[0] == origin and found[1].is_alive():
         return found[1]
     if found is not None:
         _servers.discard(found[1])
         found[1].close()
-    server = _Server(hash_seed)
-    _local.server = hash_seed, server
+    server = _Server(origin)
+    _local.server = origin, server
     _servers.add(server)
     return server
+
+
+def environment_at(place: Place | None) -> dict[str, str]:
+    """
+    The environment of a process that is started at a place.
+    """
+    found = settings_module.environment()
+    if place is not None and place.path:
+        before = [one for one in (found.get("PYTHONPATH", ""),) if one]
+        found["PYTHONPATH"] = os.pathsep.join([*place.path, *before])
+    return found
 
 
 def close_servers() -> None:
