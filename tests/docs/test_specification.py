@@ -13,7 +13,7 @@ import pytest
 
 from allele_mlflow.cli.main import commands
 from allele_mlflow.settings import PREFIX, SETTING_NAMES
-from allele_mlflow.units import PHASE_UNITS, RESOURCE_UNITS, MetricUnit
+from allele_mlflow.units import PHASE_UNITS, RESOURCE_UNITS, TRIAL_UNITS, MetricUnit
 from tests.docs.pages import ROOT, code_spans, functions_in, table_rows
 
 PAGE = ROOT / "docs" / "reference" / "specification.md"
@@ -214,7 +214,9 @@ def _facts_of(row: MetricUnit) -> tuple[str, str]:
     return row.unit, {"none": "", "higher": "higher", "lower": "lower"}[row.direction]
 
 
-@pytest.mark.parametrize("units", [RESOURCE_UNITS, PHASE_UNITS], ids=["resources", "phases"])
+@pytest.mark.parametrize(
+    "units", [RESOURCE_UNITS, PHASE_UNITS, TRIAL_UNITS], ids=["resources", "phases", "trials"]
+)
 def test_metrics_page_has_every_metric(units: tuple[MetricUnit, ...]) -> None:
     """
     Each name that the sidecar writes stands on its page once, with its unit and better direction.
@@ -232,6 +234,6 @@ def test_metrics_page_makes_none_up() -> None:
     """
     The page names no metric that the sidecar does not know.
     """
-    known = {row.pattern for row in RESOURCE_UNITS + PHASE_UNITS}
+    known = {row.pattern for row in RESOURCE_UNITS + PHASE_UNITS + TRIAL_UNITS}
     rows = [cells for cells in table_rows(METRICS_PAGE) if len(cells) == 4]
     assert {cells[0].strip("`") for cells in rows} <= known

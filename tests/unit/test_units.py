@@ -8,7 +8,7 @@ import math
 
 import pytest
 
-from allele_mlflow.units import PHASE_UNITS, RESOURCE_UNITS, Direction, describe
+from allele_mlflow.units import PHASE_UNITS, RESOURCE_UNITS, TRIAL_UNITS, Direction, describe
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_every_row_describes_itself() -> None:
     """
     No row hides behind another: each is found under its own name.
     """
-    for row in RESOURCE_UNITS + PHASE_UNITS:
+    for row in RESOURCE_UNITS + PHASE_UNITS + TRIAL_UNITS:
         name = row.pattern.replace("<i>", "7").replace("<name>", "mutate")
         assert describe(name) == row
 

@@ -21,7 +21,7 @@ from allele_mlflow.analysis.frames import (
     counted_runs,
     params_by_run,
     read_experiments,
-    read_histories,
+    whole_histories,
 )
 from allele_mlflow.analysis.options import CompareOptions
 from allele_mlflow.analysis.prediction_scores import Course, Settled, settle
@@ -134,7 +134,7 @@ class AdviceReader:
         keys = {one.prediction_id: _key_of(one.metric, own.metrics, one.run_id) for one in told}
         wanted = sorted({key for key in keys.values() if key is not None})
         run_ids = list(dict.fromkeys(one.run_id for one in told))
-        histories = read_histories(self.reader, run_ids, wanted)
+        histories = whole_histories(self.reader, run_ids, wanted)
         found = []
         for one in told:
             is_its = histories["run_id"] == one.run_id

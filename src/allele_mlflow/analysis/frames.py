@@ -17,7 +17,7 @@ import pandas as pd
 from allele_mlflow import suite_tags as tags
 from allele_mlflow.records import OWN_ARTIFACTS
 from allele_mlflow.tracking.alert_reader import artifact_alerts
-from allele_mlflow.tracking.frames import Reader
+from allele_mlflow.tracking.frames import HISTORY, Reader
 from allele_mlflow.tracking.reader import artifact_bytes
 
 #: One row a run. `kind` is "cell" or "suite" for a suite's runs, None for others; `seconds` from
@@ -273,6 +273,17 @@ def read_histories(
     """
     if len(run_ids) and len(keys):
         yield from reader.history(list(run_ids), list(keys))
+
+
+def whole_histories(reader: Reader, run_ids: Sequence[str], keys: Sequence[str]) -> pd.DataFrame:
+    """
+    The same in one frame, in memory.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    pages = [page for page in read_histories(reader, run_ids, keys) if len(page)]
+    return pd.concat(pages, ignore_index=True) if pages else shaped(pd.DataFrame(), HISTORY)
 
 
 def resource_keys(metrics: pd.DataFrame) -> list[str]:

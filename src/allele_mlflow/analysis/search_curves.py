@@ -23,7 +23,7 @@ from allele_mlflow.analysis.anytime import (
     hitting_time,
     runtime_distribution,
 )
-from allele_mlflow.analysis.frames import ExperimentFrames, params_by_run, read_histories, shaped
+from allele_mlflow.analysis.frames import ExperimentFrames, params_by_run, shaped, whole_histories
 from allele_mlflow.errors import AnalysisError, ErrorKind
 from allele_mlflow.tracking.frames import Reader
 from allele_mlflow.units import Direction
@@ -158,15 +158,14 @@ def read_curves(
             kind=ErrorKind.BAD_DATA,
         )
     ids = list(frames.metrics[frames.metrics["key"] == metric]["run_id"])
-    pages = list(read_histories(reader, ids, [metric]))
-    if not any(len(page) for page in pages):
+    readings = whole_histories(reader, ids, [metric])
+    if not len(readings):
         keys = [key for key in frames.metrics["key"].unique() if not key.startswith("system/")]
         raise AnalysisError(
             f"no run has the metric {metric!r}; there are {', '.join(sorted(keys)[:20]) or 'none'}",
             kind=ErrorKind.BAD_DATA,
         )
     cells = frames.runs.set_index("run_id")["cell"]
-    readings = pd.concat(pages, ignore_index=True)
     readings["cell"] = readings["run_id"].map(cells).fillna("")
     told = params_by_run(frames.params)
     each = {
