@@ -172,5 +172,6 @@ def test_anomalies_are_found_within_runs(store: Store) -> None:
     assert found["by_kind"] == {"not finite": 1}
     (anomaly,) = found["anomalies"]
     assert (anomaly["first_step"], anomaly["last_step"]) == (150, 199)
+    assert (anomaly["source"], anomaly["status"]) == ("found", "FINISHED")
     silent = run(store.folder, "anomalies", "training[which == 'healthy']")
     assert (silent.returncode, "0 anomalies in 1 runs" in silent.stdout) == (0, True)

@@ -110,6 +110,7 @@ ALERTS = {
     "time": "datetime64[ms, UTC]",
     "resolved": "datetime64[ms, UTC]",
     "correlation_id": "object",
+    "context": "object",
 }
 RESOURCE_PREFIX = "system/"
 PHASES_FILE = f"{OWN_ARTIFACTS}/phases.json"

@@ -11,22 +11,32 @@ import msgspec
 import pandas as pd
 
 from allele_mlflow.analysis.anomalies import MEMORY_KEYS, RESOURCES, find_anomalies
-from allele_mlflow.analysis.frames import ExperimentFrames, read_histories, shaped
+from allele_mlflow.analysis.frames import (
+    ExperimentFrames,
+    read_alerts,
+    read_histories,
+    shaped,
+)
 from allele_mlflow.analysis.run_history import Anomaly
 from allele_mlflow.tracking.frames import Reader
 from allele_mlflow.units import Direction
 
-#: One row an anomaly; `evidence` holds the numbers, units in their names.
+#: One row an anomaly. `source` is "found" in the readings, or "told" by the program (`log.feed`),
+#: and placed in phase and step by its time; `status` is how its run ended; `evidence` holds the
+#: numbers, units in their names.
 ANOMALIES = {
     "run_id": "object",
     "cell": "object",
     "repeat": "Int64",
     "status": "object",
+    "source": "object",
     "kind": "object",
     "severity": "object",
     "key": "object",
-    "first_step": "int64",
-    "last_step": "int64",
+    "component": "object",
+    "phase": "object",
+    "first_step": "Int64",
+    "last_step": "Int64",
     "started_at": "datetime64[ms, UTC]",
     "ended_at": "datetime64[ms, UTC]",
     "message": "object",
@@ -66,8 +76,41 @@ def find_in_runs(
     return shaped(pd.DataFrame(rows), ANOMALIES)
 
 
+def told_anomalies(tracking_uri: str, frames: ExperimentFrames) -> pd.DataFrame:
+    """
+    The anomalies that runs were told of, such as Allele's `AnomalyResult`.
+
+    Returns:
+        Columns of `ANOMALIES`.
+    Raises:
+        TrackingError: the store does not answer.
+
+    Cost: a request or two for each run.
+    """
+    alerts = read_alerts(tracking_uri, frames.runs["run_id"])
+    told = alerts[alerts["kind"] == "anomaly"].rename(
+        columns={"name": "kind_told", "metric": "key_told", "cell": "cell_told"}
+    )
+    runs = frames.runs[["run_id", "cell", "repeat", "status"]]
+    found = told.drop(columns=["status"]).merge(runs, on="run_id")
+    context = found["context"].map(lambda one: one if isinstance(one, dict) else {})
+    rows = found.assign(
+        source="told",
+        kind=found["kind_told"],
+        key=found["key_told"].fillna("*"),
+        component=[one.get("component_id") or one.get("component_type") for one in context],
+        first_step=found["step"],
+        last_step=found["step"],
+        started_at=found["time"],
+        ended_at=found["resolved"].fillna(found["time"]),
+        evidence=list(context),
+    )
+    return shaped(rows, ANOMALIES)
+
+
 def _row(one: Anomaly) -> dict[str, Any]:
     return {
+        "source": "found",
         "kind": one.kind.value,
         "severity": one.severity,
         "key": one.key,

@@ -61,7 +61,7 @@ class _Csv:
         self._has_head = False
 
     def add(self, page: pd.DataFrame) -> None:
-        page.to_csv(self._file, index=False, header=not self._has_head)
+        _flat(page).to_csv(self._file, index=False, header=not self._has_head)
         self._has_head = True
 
     def finish(self) -> None:
@@ -88,6 +88,23 @@ class _Json:
         self._file.write("[]\n" if self._between == "[" else "\n]\n")
 
 
+def _flat(page: pd.DataFrame) -> pd.DataFrame:
+    """
+    Mappings and lists as JSON texts, for forms that have none.
+    """
+    found = page.copy(deep=False)
+    for name, kind in page.dtypes.items():
+        if kind == "object":
+            found[name] = [
+                msgspec.json.encode(one, enc_hook=_text_of).decode()
+                if isinstance(one, (dict, list))
+                else one
+                for one in page[name]
+            ]
+            found[name] = found[name].astype("object")
+    return found
+
+
 def _text_of(value: Any) -> Any:
     if hasattr(value, "isoformat"):
         return value.isoformat()
@@ -110,6 +127,7 @@ class _Parquet:
                 [self._arrow.field(str(n), self._type_of(str(k))) for n, k in page.dtypes.items()]
             )
             self._writer = self._arrow.parquet.ParquetWriter(self._file, self._schema)
+        page = _flat(page)
         columns = [self._column(page[name], self._schema.field(name).type) for name in page]
         self._writer.write_table(self._arrow.Table.from_arrays(columns, schema=self._schema))
 

@@ -5,9 +5,9 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
 
 import click
+import pandas as pd
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -17,9 +17,6 @@ from allele_mlflow.cli.exit_codes import ExitCode
 from allele_mlflow.cli.output import Progress, complain, json_text, say, shown
 from allele_mlflow.cli.suite_tables import rendered
 from allele_mlflow.errors import AnalysisError, TrackingError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MOST_ROWS = 100
 _STYLES = {"error": "bold red", "critical": "bold red", "warning": "yellow", "info": "dim"}
@@ -32,13 +29,18 @@ _STYLES = {"error": "bold red", "critical": "bold red", "warning": "yellow", "in
 def anomalies(selection: str, as_json: bool, tracking_uri: str | None) -> ExitCode:
     """
     Look within each run of SELECTION for what is wrong: readings that are not finite, divergence, a
-    stuck objective, collapsed diversity, growing memory, spikes, throughput that dropped, stalls.
+    stuck objective, collapsed diversity, growing memory, spikes, throughput that dropped, stalls;
+    and list what the runs were told of (`log.feed` of Allele's AnomalyResult), by phase and step.
 
     SELECTION is NAME, NAME~N or NAME[EXPRESSION], as of `compare`. Exit code 1: something was
     found; 2: there is no such selection; 6: the store was unreachable.
     """
     from allele_mlflow.analysis.selection import select
-    from allele_mlflow.analysis.suite_anomalies import anomalies_document, find_in_runs
+    from allele_mlflow.analysis.suite_anomalies import (
+        anomalies_document,
+        find_in_runs,
+        told_anomalies,
+    )
     from allele_mlflow.tracking.reader import open_reader
     from allele_mlflow.units import Direction
 
@@ -55,6 +57,8 @@ def anomalies(selection: str, as_json: bool, tracking_uri: str | None) -> ExitCo
                 if facts.is_objective and facts.direction is not Direction.NONE
             }
             found = find_in_runs(reader, chosen.frames, objectives=objectives)
+            told = told_anomalies(uri, chosen.frames)
+            found = pd.concat([found, told], ignore_index=True) if len(told) else found
     except AnalysisError as exc:
         raise click.UsageError(shown(str(exc))) from exc
     except TrackingError as exc:
@@ -74,9 +78,13 @@ def _table(found: pd.DataFrame) -> Table:
     for name in ("run", "cell", "steps", "what"):
         table.add_column(name, overflow="fold", no_wrap=name in ("run", "steps"))
     for row in found.head(MOST_ROWS).to_dict("records"):
-        what = Text(shown(f"{row['kind']} of {row['key']}: {row['message']}"))
+        place = "".join(f", {name} {row[name]}" for name in ("component", "phase") if row[name])
+        what = Text(
+            shown(f"{row['kind']} of {row['key']}{place}: {row['message'] or row['source']}")
+        )
         what.stylize(_STYLES.get(row["severity"], ""))
-        steps = f"{row['first_step']}-{row['last_step']}"
+        first, last = row["first_step"], row["last_step"]
+        steps = "-" if pd.isna(first) else f"{first}-{last}"
         table.add_row(row["run_id"][:8], Text(shown(row["cell"] or "")), steps, what)
     if len(found) > MOST_ROWS:
         table.add_row(f"and {len(found) - MOST_ROWS} more: --json")
