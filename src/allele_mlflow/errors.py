@@ -9,7 +9,8 @@ What can go wrong, grouped by what a handler would do about it.
     |   |-- TransientTrackingError                        retry
     |   `-- PermanentTrackingError                        never retry, set aside
     |-- DeliveryError                                     only from a strict close; has the report
-    `-- AnalysisError - TooFewPointsError (also ValueError)   fix the data or the call
+    |-- AnalysisError - TooFewPointsError (also ValueError)   fix the data or the call
+    `-- RegistryError - NotFoundError (also KeyError), PromotionRefusedError   see what it says
 
 Every class pickles, because executors carry exceptions across processes. `kind` is stable and
 append-only, so programs may match on it; messages may change.
@@ -47,6 +48,10 @@ class ErrorKind(StrEnum):
     BAD_BENCHMARK = "bad_benchmark"
     BAD_DATA = "bad_data"
     TOO_FEW_POINTS = "too_few_points"
+    BAD_REGISTRY = "bad_registry"
+    BAD_GENOME = "bad_genome"
+    OTHER_HOLDER = "other_holder"
+    GATE = "gate"
 
 
 class AlleleMlflowError(Exception):
@@ -160,4 +165,25 @@ class AnalysisError(AlleleMlflowError):
 class TooFewPointsError(AnalysisError, ValueError):
     """
     There are fewer values than the answer needs.
+    """
+
+
+class RegistryError(AlleleMlflowError):
+    """
+    The registry, or what was given to it, is not as it should be.
+    """
+
+
+class NotFoundError(RegistryError, KeyError):
+    """
+    There is no such model, version or stage.
+    """
+
+    __str__ = Exception.__str__  # KeyError's shows the repr
+
+
+class PromotionRefusedError(RegistryError):
+    """
+    A version may not go where it was to go: a rule of the gate failed, or another one holds the
+    stage by now. `facts` say which and by how much.
     """
