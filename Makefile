@@ -27,7 +27,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: help demo ui drill test test-browser need-chromium test-deep test-floor check format docs \
-	bench bench-whole bench-sidecar bench-outage bench-recovery bench-store bench-drain bench-peers bench-suites clean
+	bench bench-whole bench-sidecar bench-outage bench-recovery bench-store bench-drain bench-peers bench-suites bench-advice clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -107,6 +107,9 @@ bench-drain: $(FOR_DEMO) ## from log.metric to a row: lag at steady rates, and l
 
 bench-suites: $(FOR_DEMO) ## what a suite costs beside its cells, and how soon it resumes
 	@$(BIN)/python benchmarks/suites.py
+
+bench-advice: $(FOR_DEMO) ## how often recommendations and predictions are wrong, where the truth is known
+	@$(BIN)/python benchmarks/advice.py
 
 bench-peers: $(FOR_DEMO) ## other trackers beside this one, each in an environment of its own
 	@$(BIN)/python benchmarks/peers.py
