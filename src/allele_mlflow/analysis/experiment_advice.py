@@ -98,7 +98,7 @@ class AdviceReader:
             AnalysisError: a follow-up is of no recommendation that there is.
             TrackingError: the store does not answer.
 
-        Cost: a look at the artifacts of each run.
+        Cost: a look at the artifacts of each run, and at one tag of all runs of the store.
         """
         own = read_experiments(self.reader, [self.experiment_id])
         told = read_recommendations(self.tracking_uri, own.runs["run_id"])
