@@ -322,16 +322,23 @@ def good_cells(runs: MatrixRuns, metric: str) -> list[tuple[Any, ...]]:
 
 
 def interval_of(
-    value: float, variance: Variance | None, dimensions: int, confidence: float
+    value: float,
+    variance: Variance | None,
+    dimensions: int,
+    confidence: float,
+    *,
+    questions: int = 1,
 ) -> Estimate:
     """
-    An estimate that holds for every question in so many dimensions.
+    An estimate that holds for every question in so many dimensions, and in as many such spaces as
+    there are questions (Bonferroni).
     """
     if variance is None:
         return Estimate(value, None, None, "no interval: the runs do not tell it")
     method = "Student's t" if dimensions == 1 else "Scheffe"
-    half = math.sqrt(variance.value)
-    half *= scheffe_factor(dimensions, variance.freedom, confidence)
+    method += f", Bonferroni over {questions}" if questions > 1 else ""
+    part = 1.0 - (1.0 - confidence) / questions
+    half = math.sqrt(variance.value) * scheffe_factor(dimensions, variance.freedom, part)
     return Estimate(value, value - half, value + half, method)
 
 
