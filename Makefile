@@ -28,7 +28,7 @@ export PYTHON
 .DEFAULT_GOAL := help
 .PHONY: help demo ui drill test test-browser need-chromium test-deep test-floor check format docs \
 	bench bench-whole bench-sidecar bench-outage bench-recovery bench-store bench-drain bench-peers bench-suites \
-	bench-detection bench-statistics clean
+	bench-detection bench-statistics bench-advice clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -115,6 +115,9 @@ bench-detection: $(FOR_DEMO) ## false alarms and power of change detection, besi
 
 bench-statistics: $(FOR_DEMO) ## how far the statistics of comparison can be trusted
 	@$(BIN)/python benchmarks/evidence.py
+
+bench-advice: $(FOR_DEMO) ## how often recommendations and predictions are wrong, where the truth is known
+	@$(BIN)/python benchmarks/advice.py
 
 bench-peers: $(FOR_DEMO) ## other trackers beside this one, each in an environment of its own
 	@$(BIN)/python benchmarks/peers.py

@@ -229,6 +229,21 @@ def test_evidence_runs(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [output]
 
 
+def test_advice_runs(tmp_path: Path) -> None:
+    """
+    The benchmark of recommendations and predictions has a row for each design and noise, each
+    strength of an effect, and each curve; all rates have their interval.
+    """
+    output = tmp_path / "advice.json"
+    run(BENCHMARKS / "advice.py", tmp_path, "--quick", "--output", str(output))
+    report = json.loads(output.read_text())
+    assert set(report) == {"environment", "seed", "count", "nulls", "slopes", "curves"}
+    assert [len(report[name]) for name in ("nulls", "slopes", "curves")] == [15, 3, 16]
+    rates = [row["clear"] for row in report["nulls"]] + [row["in_80"] for row in report["curves"]]
+    assert all(0.0 <= one["low"] <= one["ratio"] <= one["high"] <= 1.0 for one in rates)
+    assert list(tmp_path.iterdir()) == [output]
+
+
 def test_peers_run(tmp_path: Path) -> None:
     """
     The benchmark of other trackers measures those that are installed here, ours first.

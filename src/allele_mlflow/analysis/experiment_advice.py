@@ -16,6 +16,7 @@ import pandas as pd
 
 from allele_mlflow import suite_tags as tags
 from allele_mlflow.analysis.advice_ledger import LedgerEntry, enter
+from allele_mlflow.analysis.backtest import backtest
 from allele_mlflow.analysis.frames import (
     ExperimentFrames,
     counted_runs,
@@ -97,7 +98,7 @@ class AdviceReader:
             AnalysisError: a follow-up is of no recommendation that there is.
             TrackingError: the store does not answer.
 
-        Cost: a look at the artifacts of each run.
+        Cost: a look at the artifacts of each run, and at one tag of all runs of the store.
         """
         own = read_experiments(self.reader, [self.experiment_id])
         told = read_recommendations(self.tracking_uri, own.runs["run_id"])
@@ -141,6 +142,29 @@ class AdviceReader:
             readings = histories[is_its & (histories["key"] == keys[one.prediction_id])]
             found.append(settle(one, _course(one, readings, runs)))
         return found
+
+    def backtest(self, metrics: Sequence[str] = ()) -> list[Settled]:
+        """
+        Our own predictions as they would have been made half-way through each finished run.
+
+        Args:
+            metrics: With a curve; by default the suite's objectives.
+        Raises:
+            AnalysisError: no objective is known.
+            TrackingError: the store does not answer.
+        """
+        own = read_experiments(self.reader, [self.experiment_id])
+        names = list(metrics)
+        if not names:
+            suites = own.runs[own.runs["kind"] == tags.RunKind.SUITE]
+            told = self._facts_of(suites.iloc[0]).metrics if len(suites) else {}
+            names = [name for name, one in told.items() if one.is_objective]
+        if not names:
+            raise AnalysisError(
+                "no objective is known: name a metric (--metric)", kind=ErrorKind.BAD_DATA
+            )
+        histories = read_histories(self.reader, list(own.runs["run_id"]), names)
+        return [one for name in names for one in backtest(own, histories, name)]
 
     def _tagged(self) -> dict[str, ExperimentFrames]:
         """

@@ -292,14 +292,13 @@ def compare_models(whole: FactorModel, less: FactorModel, scatter: Scatter) -> E
     if not freedom:
         return None
     squares = max(less.rest - whole.rest, 0.0)
-    chance = scatter.variance(
-        np.maximum((whole.left**2).sum(axis=1) - (less.left**2).sum(axis=1), 0.0)
-    )
+    gap = whole.left - less.left @ (less.left.T @ whole.left)
+    # the space of one model holds that of the other: all singular values of the rest are 1 or 0
+    own = np.linalg.svd(gap, full_matrices=False)[0][:, :freedom]
+    chance = scatter.variance((own**2).sum(axis=1))
     if chance.value == 0.0:
         return EffectTest(squares, 0.0, freedom, 0.0 if squares > 0.0 else 1.0)
-    deviations = np.sqrt(scatter.of_runs)
-    spread = whole.left @ whole.left.T - less.left @ less.left.T
-    spread *= deviations[:, np.newaxis] * deviations
+    spread = own.T @ (scatter.of_runs[:, np.newaxis] * own)
     among = chance.value**2 / float((spread**2).sum())
     p_value = float(special.fdtrc(among, chance.freedom, squares / chance.value))
     return EffectTest(squares, chance.value, freedom, p_value)

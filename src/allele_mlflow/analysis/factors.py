@@ -37,6 +37,8 @@ from allele_mlflow.analysis.sides import IS_FAILED, SEED
 from allele_mlflow.errors import AnalysisError, ErrorKind
 from allele_mlflow.units import Direction
 
+#: Level of a run that lacks a parameter, as cells of a suite's `include` may.
+UNSET = "unset"
 #: Levels that a size is of: from and to, of each axis.
 Between = tuple[tuple[Any, Any], ...]
 
@@ -105,7 +107,8 @@ def matrix_runs(selection: Selection, *, by: Sequence[str] = ()) -> MatrixRuns:
         selection: Runs.
         by: Parameters that are the axes, for runs of no suite.
     Raises:
-        AnalysisError: there are no axes, or a run lacks one.
+        AnalysisError: there are no axes, or one that no run has. A run that lacks one of them has
+            the level "unset" there.
     """
     axes = tuple(by) or selection.facts.axes
     if not axes:
@@ -121,6 +124,7 @@ def matrix_runs(selection: Selection, *, by: Sequence[str] = ()) -> MatrixRuns:
     unknown = [name for name in axes if points[name].isna().all()]
     if unknown:
         raise _bad(f"no run has a parameter {unknown[0]!r}")
+    points = points.where(points.notna(), UNSET)
     values = table.drop(columns=[SEED, IS_FAILED]).astype(np.float64)
     is_good = np.isfinite(values).mul(~table[IS_FAILED], axis=0)
     return MatrixRuns(points, values.where(is_good), table[SEED])
@@ -318,16 +322,23 @@ def good_cells(runs: MatrixRuns, metric: str) -> list[tuple[Any, ...]]:
 
 
 def interval_of(
-    value: float, variance: Variance | None, dimensions: int, confidence: float
+    value: float,
+    variance: Variance | None,
+    dimensions: int,
+    confidence: float,
+    *,
+    questions: int = 1,
 ) -> Estimate:
     """
-    An estimate that holds for every question in so many dimensions.
+    An estimate that holds for every question in so many dimensions, and in as many such spaces as
+    there are questions (Bonferroni).
     """
     if variance is None:
         return Estimate(value, None, None, "no interval: the runs do not tell it")
     method = "Student's t" if dimensions == 1 else "Scheffe"
-    half = math.sqrt(variance.value)
-    half *= scheffe_factor(dimensions, variance.freedom, confidence)
+    method += f", Bonferroni over {questions}" if questions > 1 else ""
+    part = 1.0 - (1.0 - confidence) / questions
+    half = math.sqrt(variance.value) * scheffe_factor(dimensions, variance.freedom, part)
     return Estimate(value, value - half, value + half, method)
 
 

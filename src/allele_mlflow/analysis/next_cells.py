@@ -6,8 +6,8 @@ Which cells to try next, of a matrix that was run: only where the data say that 
     untested  a combination of known levels that was never run
 
 Each is compared with the best cell that was run, both as the model of the axes predicts them. One
-is recommended where the interval of its gain is above zero; the interval is Scheffe's, so it holds
-for every cell that could have been looked at along the same axes. Axes of which `factors` found
+is recommended where the interval of its gain is above zero, and the interval holds for every cell
+of its kind that could have been looked at along the same axes. Axes of which `factors` found
 nothing clear are never moved: where nothing has an effect, nothing is recommended but with a
 probability of at most alpha.
 """
@@ -241,30 +241,39 @@ class _Search:
             return None
         row: FloatArray = np.sum([weight * one for one, weight in rows if one is not None], axis=0)
         changed = tuple(name for name in self._runs.axes if cell[name] != best[name])
-        dimensions = self._dimensions(changed)
+        dimensions, questions = self._family(kind, changed)
         variances = [model.variance(one, scatter) for one in (row, row - start)]
         if None in variances:
             return None
         value, start_value = model.value(row), model.value(start)
         gain = self._sign * (value - start_value)
+        part = self._confidence
         return NextCell(
             kind,
             cell,
             changed,
             best,
             start_value,
-            interval_of(value, variances[0], dimensions + 1, self._confidence),
-            interval_of(gain, variances[1], dimensions, self._confidence),
+            interval_of(value, variances[0], dimensions + 1, part, questions=questions),
+            interval_of(gain, variances[1], dimensions, part, questions=questions),
             self._support(changed, mix),
         )
 
-    def _dimensions(self, changed: Sequence[str]) -> int:
+    def _family(self, kind: NextKind, changed: Sequence[str]) -> tuple[int, int]:
         """
-        Of all differences between cells along these axes.
+        Dimensions of what could have been asked along these axes, and in how many places: a step
+        at either end; a parabola around each inner level; any difference of two cells. Where other
+        axes act together with this one, all that for each of their levels.
         """
-        sizes = {name: len(self._runs.levels_of(name)) - 1 for name in self._runs.axes}
+        counts = {name: len(self._runs.levels_of(name)) for name in self._runs.axes}
         terms = [term for term in self._model.terms if any(name in changed for name in term)]
-        return sum(math.prod(sizes[name] for name in term) for term in terms)
+        if kind is NextKind.UNTESTED:
+            return sum(math.prod(counts[name] - 1 for name in term) for term in terms), 1
+        others = {name for term in terms for name in term} - set(changed)
+        places = math.prod(counts[name] for name in others)
+        if kind is NextKind.BEYOND:
+            return 1, 2 * places
+        return 2, (counts[changed[0]] - 2) * places
 
     def _support(self, changed: Sequence[str], mix: _Mix) -> Support:
         if len(changed) > 1:

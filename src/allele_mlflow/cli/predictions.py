@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 
 import click
 
@@ -16,19 +17,28 @@ from allele_mlflow.errors import AnalysisError, TrackingError
 
 @click.command()
 @click.argument("experiment")
+@click.option("--backtest", is_flag=True, help="Score ours, as made half-way through past runs.")
+@click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Of --backtest: these.")
 @click.option("--require-evidence", is_flag=True, help="End with code 4 where nothing is settled.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @click.option("--tracking-uri", help="The store; by default the setting.")
 def predictions(
-    experiment: str, require_evidence: bool, as_json: bool, tracking_uri: str | None
+    experiment: str,
+    backtest: bool,
+    metrics: Sequence[str],
+    require_evidence: bool,
+    as_json: bool,
+    tracking_uri: str | None,
 ) -> ExitCode:
     """
     Score the predictions that runs of an EXPERIMENT were told (`log.prediction`, `log.feed`).
 
     For each source, kind and metric: how often the intervals of 80 and 95 % held what came, with
     Wilson's interval; the bias; and the skill, which is above zero where the forecaster was nearer
-    than a naive forecast. Exit code 2: there is no such experiment; 4: --require-evidence; 6: the
-    store was unreachable.
+    than a naive forecast. With --backtest the predictions are ours, of the final value and the time
+    left, from the first half of each finished run and from runs before it.
+
+    Exit code 2: there is no such experiment; 4: --require-evidence; 6: the store was unreachable.
     """
     from allele_mlflow.analysis.experiment_advice import AdviceReader, find_experiment
     from allele_mlflow.analysis.prediction_scores import score_predictions
@@ -36,12 +46,15 @@ def predictions(
     from allele_mlflow.cli.suite_tables import rendered
     from allele_mlflow.tracking.reader import open_reader
 
+    if metrics and not backtest:
+        raise click.UsageError("--metric is of --backtest: told predictions name theirs")
     settings = settings_module.load({"tracking_uri": tracking_uri})
     uri, prefix = settings.tracking_uri, settings.experiment_prefix
     try:
         with contextlib.closing(open_reader(uri)) as reader:
             experiment_id = find_experiment(reader, experiment, prefix=prefix)
-            settled = AdviceReader(reader, uri, experiment_id).predictions()
+            advice = AdviceReader(reader, uri, experiment_id)
+            settled = advice.backtest(metrics) if backtest else advice.predictions()
     except AnalysisError as exc:
         raise click.UsageError(shown(str(exc))) from exc
     except TrackingError as exc:

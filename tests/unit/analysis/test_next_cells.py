@@ -47,14 +47,15 @@ def test_one_step_beyond_by_hand() -> None:
     """
     From 2 to 3 the metric grew by 2, so at 4 it is to be 6. Of the two levels only the first
     scatters: squares 0.02 over 4/3 degrees of freedom; the gain is the difference of their means.
+    There are two ends at which a step could have been asked for.
     """
     (found,) = proposed(runs_of(LINE, RISING)).cells
     assert found.kind is NextKind.BEYOND
     assert (found.params, found.best, found.changed) == ({"x": 4}, {"x": 3}, ("x",))
     assert found.value.value == pytest.approx(6.0)
     assert found.gain.value == pytest.approx(2.0)
-    scheffe = np.sqrt(2 * stats.f.ppf(0.95, 2, 4 / 3))
-    assert found.gain.low == pytest.approx(2.0 - scheffe * np.sqrt(0.015 / 3))
+    student = stats.t.ppf(1 - 0.05 / 2 / 2, 4 / 3)
+    assert found.gain.low == pytest.approx(2.0 - student * np.sqrt(0.015 / 3))
     assert found.support == (6, 2, 3, 0), "of the last two levels"
 
 
