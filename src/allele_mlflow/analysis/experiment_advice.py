@@ -163,7 +163,7 @@ class AdviceReader:
             raise AnalysisError(
                 "no objective is known: name a metric (--metric)", kind=ErrorKind.BAD_DATA
             )
-        histories = read_histories(self.reader, list(own.runs["run_id"]), names)
+        histories = whole_histories(self.reader, list(own.runs["run_id"]), names)
         return [one for name in names for one in backtest(own, histories, name)]
 
     def _tagged(self) -> dict[str, ExperimentFrames]:
