@@ -100,8 +100,8 @@ def predict_final(
         TooFewPointsError: fewer than three past runs and fewer than five readings.
         AnalysisError: steps and values do not belong to each other, or a value is not finite.
 
-    Coverage: in tests/unit/analysis/test_predictions.py; of a best-so-far curve without past runs
-    the intervals are too narrow (some 70 and 85 %), for its end is a jump that has not come yet.
+    Coverage: in benchmarks/results/advice.json. Without past runs the intervals are too narrow for
+    a best-so-far curve, and for one of which little was seen and whose noise lasts.
     """
     at, seen = _checked(steps), _checked(values)
     if len(at) != len(seen) or (np.diff(at) <= 0).any() or not len(at):

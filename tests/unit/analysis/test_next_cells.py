@@ -132,16 +132,28 @@ def test_noise_is_never_a_reason(shape: tuple[int, int], matrices: int) -> None:
     assert silent >= 0.95 * matrices
 
 
+def test_plateau_leads_nowhere() -> None:
+    """
+    The first level is five deviations worse, all others are the same: a clear effect, and yet in at
+    most 5 % of 200 matrices a cell is recommended.
+    """
+    cells = [{"x": x} for x in (1, 2, 3, 4, 5)]
+    chance = np.random.default_rng(13)
+    means = np.array([0.0, 5.0, 5.0, 5.0, 5.0])
+    found = [proposed(runs_of(cells, list(means + chance.normal(size=(5, 5))))) for _ in range(200)]
+    assert sum(bool(one.cells) for one in found) <= 10
+
+
 def test_what_is_there_is_found() -> None:
     """
-    A slope of one deviation a level over five levels, three seeds: a step beyond is recommended in
-    most of 100 matrices.
+    A slope of three deviations a level over five levels, five seeds: a step beyond is recommended
+    in nearly all of 100 matrices.
     """
     cells = [{"x": x} for x in (1, 2, 3, 4, 5)]
     chance = np.random.default_rng(5)
     means = 3.0 * np.arange(5.0)
     found = [proposed(runs_of(cells, list(means + chance.normal(size=(5, 5))))) for _ in range(100)]
-    assert sum(bool(one.cells) and one.cells[0].params == {"x": 6} for one in found) >= 60
+    assert sum(bool(one.cells) and one.cells[0].params == {"x": 6} for one in found) >= 85
 
 
 def test_reasons_are_said() -> None:

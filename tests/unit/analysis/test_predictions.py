@@ -189,7 +189,7 @@ def test_too_little_is_refused(call: Any, error: type[Exception], words: str) ->
 
 def test_best_so_far_without_past_is_too_narrow() -> None:
     """
-    As its docstring says: of 200 curves of the best so far some 70 % of ends are in the 80 %
+    As the guide says: of 200 curves of the best so far some 70 % of ends are in the 80 %
     interval, and some 85 in that of 95; with five past runs as many as are said.
     """
     chance = np.random.default_rng(8)
