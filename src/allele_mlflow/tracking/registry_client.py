@@ -177,10 +177,11 @@ class RegistryClient:
         """
         with mapped_errors(f"artifact {path} of run {run_id}"):
             entries = self._client().list_artifacts(run_id, path.rpartition("/")[0] or None)
-            if path not in {one.path for one in entries}:
-                raise NotFoundError(f"{path}: gone from run {run_id}", kind=ErrorKind.NOT_FOUND)
-            with tempfile.TemporaryDirectory() as folder:
-                return Path(self._client().download_artifacts(run_id, path, folder)).read_bytes()
+            if path in {one.path for one in entries}:
+                with tempfile.TemporaryDirectory() as folder:
+                    file = self._client().download_artifacts(run_id, path, folder)
+                    return Path(file).read_bytes()
+        raise NotFoundError(f"{path}: gone from run {run_id}", kind=ErrorKind.NOT_FOUND)
 
     def create_version(
         self, name: str, *, source: str, run_id: str, tags: Mapping[str, str], description: str

@@ -1,0 +1,238 @@
+"""
+The registry of genomes on SQLite and over HTTP: versions by content, stages by the journal, races.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from allele_mlflow.errors import NotFoundError, PromotionRefusedError, RegistryError
+from allele_mlflow.registry.journal import Stage
+from allele_mlflow.registry.registry import Registry
+from allele_mlflow.tracking.registry_client import RegistryClient
+
+PRODUCTION, CANDIDATE, DEVELOPMENT = Stage.PRODUCTION, Stage.CANDIDATE, Stage.DEVELOPMENT
+PROMOTIONS = 40
+
+
+def genome(level: float, **more: Any) -> dict[str, Any]:
+    """
+    In Allele's form.
+    """
+    return {
+        "genome_id": "any",
+        "traits": {"empathy": level, "creativity": 0.5},
+        "fitness_score": 0.9,
+        "metadata": {"parent_ids": ["a", "b"]},
+        **more,
+    }
+
+
+def client_of(folder: Path) -> RegistryClient:
+    """
+    Of a registry on SQLite.
+    """
+    return RegistryClient(
+        f"sqlite:///{folder / 'registry.db'}",
+        experiment="allele_benchmark_registry",
+        artifact_location=str(folder / "artifacts"),
+    )
+
+
+@pytest.fixture
+def folder(empty_store: Path, tmp_path: Path) -> Path:
+    """
+    With an empty registry.
+    """
+    shutil.copyfile(empty_store, tmp_path / "registry.db")
+    return tmp_path
+
+
+@pytest.fixture
+def registry(folder: Path) -> Registry:
+    """
+    Of Ann's.
+    """
+    return Registry(client_of(folder), by="ann")
+
+
+def test_same_content_is_one_version(registry: Registry) -> None:
+    """Id, score and times make no other genome; a trait does. What was given comes back."""
+    first = registry.register("persona", genome(0.1), reason="the first")
+    again = registry.register("persona", genome(0.1, genome_id="other", fitness_score=0.1))
+    other = registry.register("persona", genome(0.2))
+    assert (first.version, first.is_new) == (1, True)
+    assert (again.version, again.is_new, again.content) == (1, False, first.content)
+    assert (other.version, other.is_new) == (2, True)
+    loaded = registry.load("persona/1")
+    assert loaded.document == genome(0.1)
+    assert loaded.parents == ("a", "b")
+
+
+def test_the_way_to_production_and_back(registry: Registry, folder: Path) -> None:
+    """Promoted, replaced, rolled back: the history tells it, aliases follow, the past is known."""
+    registry.register("persona", genome(0.1))
+    registry.register("persona", genome(0.2))
+    first = registry.promote("persona", 1, PRODUCTION, reason="good")
+    registry.promote("persona", 2, PRODUCTION, reason="better")
+    assert registry.load("persona@production").traits["empathy"] == 0.2
+    assert registry.standing("persona").stages == {1: Stage.ARCHIVED, 2: PRODUCTION}
+    back = registry.rollback("persona", PRODUCTION, reason="it was not")
+    assert (back.version, back.holder) == (1, 2)
+    assert registry.standing("persona", at=first.time).holders[PRODUCTION] == 1
+    assert client_of(folder).model("persona").aliases["production"] == 1
+    with pytest.raises(PromotionRefusedError, match="nobody held it before"):
+        registry.rollback("persona", PRODUCTION, reason="again")
+    actions = [entry.action for entry in registry.history("persona").entries]
+    assert actions == ["register", "register", "promote", "promote", "rollback"]
+    assert registry.verify("persona").problems == ()
+
+
+def test_mlflow_itself_loads_it(registry: Registry, folder: Path) -> None:
+    """MLflow's `pyfunc` finds the version by its alias and answers with a row of traits."""
+    mlflow = pytest.importorskip("mlflow.pyfunc")
+    registry.register("persona", genome(0.25))
+    registry.promote("persona", 1, PRODUCTION, reason="good")
+    import mlflow as whole
+
+    before = whole.get_registry_uri(), whole.get_tracking_uri()
+    uri = f"sqlite:///{folder / 'registry.db'}"
+    whole.set_registry_uri(uri)
+    whole.set_tracking_uri(uri)
+    try:
+        row = mlflow.load_model("models:/persona@production").predict(None)
+    finally:
+        whole.set_registry_uri(before[0])
+        whole.set_tracking_uri(before[1])
+    assert row.to_dict("records") == [{"empathy": 0.25, "creativity": 0.5}]
+
+
+def test_a_stage_is_taken_from_whom_it_was_meant(registry: Registry) -> None:
+    """Who thinks that another one holds the stage is refused, and told who does."""
+    registry.register("persona", genome(0.1))
+    registry.register("persona", genome(0.2))
+    registry.promote("persona", 1, PRODUCTION, reason="good")
+    with pytest.raises(PromotionRefusedError, match="held by version 1, not version 7"):
+        registry.promote("persona", 2, PRODUCTION, reason="late", holder=7)
+
+
+def test_nobody_approves_their_own(registry: Registry, folder: Path) -> None:
+    """The author's approval is refused, another one's counts once."""
+    registry.register("persona", genome(0.1))
+    with pytest.raises(PromotionRefusedError, match="want the approval of another"):
+        registry.approve("persona", 1, PRODUCTION)
+    Registry(client_of(folder), by="bob").approve("persona", 1, PRODUCTION)
+    assert registry.history("persona").approvals(1, PRODUCTION) == ("bob",)
+
+
+def test_changed_files_and_entries_are_found(registry: Registry, folder: Path) -> None:
+    """A genome's file, an entry of the journal and a rewritten chain are found; aliases that say
+    otherwise are put right.
+    """
+    registry.register("persona", genome(0.1))
+    registry.promote("persona", 1, PRODUCTION, reason="good")
+    head = registry.verify("persona").head
+    client_of(folder).set_alias("persona", "staging", 1)
+    assert registry.verify("persona").repaired == ("alias staging: version 1 does not hold it",)
+    assert registry.verify("persona", head=head).problems == ()
+    assert registry.verify("persona", head="f" * 64).problems != ()
+    (file,) = folder.glob("artifacts/*/artifacts/versions/*/genome.json")
+    file.write_text(file.read_text().replace("0.1", "0.9"))
+    with pytest.raises(RegistryError, match=r"genome.json of the version was changed"):
+        registry.load("persona@production")
+    assert any("genome.json" in one for one in registry.verify("persona").problems)
+    _edit_first_entry(folder)
+    assert any("entry 2" in one for one in registry.verify("persona").problems)
+    with pytest.raises(RegistryError, match="damaged"):
+        registry.promote("persona", 1, CANDIDATE, reason="no")
+
+
+def _edit_first_entry(folder: Path) -> None:
+    import sqlite3
+    from contextlib import closing
+
+    with closing(sqlite3.connect(folder / "registry.db")) as database, database:
+        database.execute(
+            "UPDATE params SET value = replace(value, 'ann', 'eve') WHERE key = '000001'"
+        )
+
+
+@pytest.mark.parametrize("where", ["persona", "persona@nowhere", "persona@staging", "persona/9"])
+def test_what_is_not_there(registry: Registry, where: str) -> None:
+    """Unknown versions, stages and models are told in words."""
+    registry.register("persona", genome(0.1))
+    with pytest.raises(NotFoundError, match=r"persona|stage"):
+        registry.load(where)
+    with pytest.raises(NotFoundError, match="not in this registry"):
+        registry.standing("nothing")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([1, 2], "want a mapping"),
+        ({"genome_id": "x"}, "has nothing that acts"),
+        ({"traits": {"a": "high"}}, "want a finite number"),
+        ({"traits": {"a": float("nan")}}, "want a finite number"),
+        ({"traits": [1]}, "want a number by name"),
+    ],
+)
+def test_what_is_no_genome(registry: Registry, given: Any, words: str) -> None:
+    """It is refused with what is wanted, and nothing is registered."""
+    with pytest.raises(RegistryError, match=words):
+        registry.register("persona", given)
+    with pytest.raises(NotFoundError):
+        registry.standing("persona")
+
+
+def _promote_often(folder: Path, who: str, count: int, told: Any) -> None:
+    """
+    Promote two versions in turn, with the holder that was seen last.
+    """
+    registry = Registry(client_of(folder), by=who)
+    won = refused = 0
+    for number in range(count):
+        try:
+            registry.promote("persona", 1 + number % 2, PRODUCTION, reason=f"{who} {number}")
+            won += 1
+        except PromotionRefusedError:
+            refused += 1
+    told.put((who, won, refused))
+
+
+@pytest.mark.slow
+@pytest.mark.process
+@pytest.mark.timeout(200)
+def test_two_processes_promote_against_each_other(registry: Registry, folder: Path) -> None:
+    """Every promotion that was said to have happened is an entry, none is there twice, each names
+    the holder before it, and at the end one version holds the stage.
+    """
+    registry.register("persona", genome(0.1))
+    registry.register("persona", genome(0.2))
+    context = multiprocessing.get_context("spawn")
+    told = context.Queue()
+    workers = [
+        context.Process(target=_promote_often, args=(folder, who, PROMOTIONS, told))
+        for who in ("ann", "bob")
+    ]
+    for worker in workers:
+        worker.start()
+    results = [told.get(timeout=150) for _ in workers]
+    for worker in workers:
+        worker.join(30)
+    chain = registry.history("persona")
+    promotions = [entry for entry in chain.entries if entry.action == "promote"]
+    assert len(promotions) == sum(won for _, won, _ in results)
+    assert len({entry.token for entry in promotions}) == len(promotions)
+    assert sum(won + refused for _, won, refused in results) == 2 * PROMOTIONS
+    holder = None
+    for entry in promotions:
+        assert entry.holder == holder
+        holder = entry.version
+    assert registry.verify("persona").problems == ()
+    assert client_of(folder).model("persona").aliases["production"] == holder
