@@ -22,8 +22,6 @@ PREFIX = "ALLELE_MLFLOW_"
 #: Settings that later issues bring to life; setting one of them warns.
 NOT_YET_IN_FORCE = frozenset(
     {
-        "model_registry_enabled",
-        "model_registry_uri",
         "auto_register_models",
         "artifact_retention_days",
     }

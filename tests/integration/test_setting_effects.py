@@ -57,6 +57,8 @@ EFFECTS = {
     "overhead_budget_percent": "test_setting_effects.py::test_overhead_above_budget_warns",
     "max_lag_s": "test_setting_effects.py::test_lag_lifts_the_cpu_limit",
     "artifact_copy_max_bytes": "test_artifacts.py::test_large_file_must_stay_as_it_is",
+    "model_registry_enabled": "test_registry_command.py::test_disabled",
+    "model_registry_uri": "test_registry_command.py::test_from_runs_to_production_and_back",
     "log_level": "test_closing_line.py::test_log_level_error_is_silent",
 }
 

@@ -5,12 +5,15 @@ A registry of genomes: versions known by content, stages held on the word of a j
 from __future__ import annotations
 
 import getpass
+import hashlib
 import tempfile
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from allele_mlflow.clock import now_ns, utc_iso
 from allele_mlflow.errors import (
@@ -42,13 +45,18 @@ from allele_mlflow.registry.journal import (
     read_chain,
 )
 from allele_mlflow.settings import Settings
-from allele_mlflow.tracking.registry_client import RegistryClient, StoredVersion
+from allele_mlflow.tracking.registry_client import (
+    JOURNAL_TAG,
+    RegistryClient,
+    StoredModel,
+    StoredVersion,
+)
 
 CONTENT_TAG = "allele.content"
 STAGE_TAG = "allele.stage"
 #: How often a lost race for the next entry is run again, where nobody else's stage is at stake.
 ATTEMPTS = 100
-_PLACE = "versions"
+_PLACE, _EVIDENCE = "versions", "evidence"
 
 
 @dataclass(frozen=True)
@@ -192,10 +200,17 @@ class Registry:
         return self._chain_of(name)
 
     def promote(
-        self, name: str, version: int, stage: Stage, *, reason: str, holder: int | None = None
+        self,
+        name: str,
+        version: int,
+        stage: Stage,
+        *,
+        reason: str,
+        holder: int | None = None,
+        evidence: bytes | None = None,
     ) -> Entry:
         """
-        Have a version hold a stage.
+        Have a version hold a stage. What it has to show before is its caller's part: `gates`.
 
         Args:
             name: The model's.
@@ -203,10 +218,13 @@ class Registry:
             stage: Where it goes.
             reason: Why.
             holder: Who is thought to hold the stage now; by default who does.
+            evidence: A document that is kept with the journal, and its hash in the entry.
         Raises:
             PromotionRefusedError: another one holds it, or took it meanwhile.
         """
-        return self._move("promote", name, version, stage, reason=reason, holder=holder)
+        return self._move(
+            "promote", name, version, stage, reason=reason, holder=holder, evidence=evidence
+        )
 
     def rollback(self, name: str, stage: Stage, *, reason: str) -> Entry:
         """
@@ -229,6 +247,24 @@ class Registry:
         Take a version out of use.
         """
         return self._move("archive", name, version, Stage.ARCHIVED, reason=reason, holder=None)
+
+    def models(self) -> list[StoredModel]:
+        """
+        The models that have a journal, by name.
+        """
+        return [one for one in self._client.models() if JOURNAL_TAG in one.tags]
+
+    def version(self, name: str, number: int) -> StoredVersion:
+        """
+        A version as MLflow has it, with its tags.
+        """
+        return self._client.version(name, number)
+
+    def tag(self, name: str, number: int, key: str, value: str) -> None:
+        """
+        Set a tag of a version.
+        """
+        self._client.tag_version(name, number, key, value)
 
     def approve(self, name: str, version: int, stage: Stage, *, reason: str = "") -> Entry:
         """
@@ -284,6 +320,7 @@ class Registry:
         *,
         reason: str,
         holder: int | None,
+        evidence: bytes | None = None,
     ) -> Entry:
         if len(reason) > LONGEST_REASON:
             raise RegistryError(
@@ -297,6 +334,8 @@ class Registry:
         if version not in contents:
             raise NotFoundError(f"{name!r} has no version {version}", kind=ErrorKind.NOT_FOUND)
 
+        kept = self._keep_evidence(run_id, evidence) if evidence is not None else (None, None)
+
         def entry(chain: Chain) -> Entry:
             present = chain.standing().holders.get(stage)
             if present != expected:
@@ -308,14 +347,22 @@ class Registry:
                     expected=expected,
                 )
             content = contents[version]
-            return self._entry(
+            made = self._entry(
                 chain, action, name, version, stage, reason=reason, content=content, holder=present
             )
+            return msgspec.structs.replace(made, evidence=kept[0], evidence_uri=kept[1])
 
         written = self._append(run_id, entry, attempts=ATTEMPTS)
         assert written is not None
         self._mirror(name, run_id)
         return written
+
+    def _keep_evidence(self, run_id: str, data: bytes) -> tuple[str, str]:
+        digest = hashlib.sha256(data).hexdigest()
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / f"{digest}.json").write_bytes(data)
+            place = self._client.keep_files(run_id, Path(folder), _EVIDENCE)
+        return digest, f"{place}/{digest}.json"
 
     def _append(
         self, run_id: str, build: Callable[[Chain], Entry | None], *, attempts: int

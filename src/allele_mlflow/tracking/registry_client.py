@@ -7,8 +7,10 @@ files are artifacts of runs in the registry's own store, never of the runs that 
 
 from __future__ import annotations
 
+import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -290,9 +292,24 @@ class RegistryClient:
                 mlflow = import_mlflow()
                 path = sqlite_path(self.uri)
                 if path is not None:
-                    prepare_schema(path)
+                    with _quiet():
+                        prepare_schema(path)
                 self._made = mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         return self._made
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """
+    Without MLflow's words on every table that it makes.
+    """
+    logger = logging.getLogger("mlflow")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _model(found: Any) -> StoredModel:
