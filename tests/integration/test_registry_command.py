@@ -96,9 +96,7 @@ def test_from_runs_to_production_and_back(store: Store) -> None:
     then = [one for one in told["entries"] if one["action"] == "promote"][1]["time"]
     assert command(store, "at", "persona", then).stdout.split("production")[1].strip() == "3"
     listed = json.loads(command(store, "list", "--json").stdout)["models"]
-    assert listed == [
-        {"name": "persona", "versions": 3, "holders": {"production": 1, "development": 2}}
-    ]
+    assert listed == [{"name": "persona", "versions": 3, "holders": {"production": 1}}]
     assert "head " + told["head"] in command(store, "verify", "persona").stdout
     assert "empathy" in command(store, "diff", "persona/1", "persona/3").stdout
     assert "0.5" in command(store, "show", "persona@production").stdout
