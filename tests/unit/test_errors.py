@@ -16,11 +16,14 @@ from allele_mlflow.errors import (
     DeliveryError,
     ErrorKind,
     MatrixError,
+    NotFoundError,
     PermanentTrackingError,
+    PromotionRefusedError,
     QueueClosedError,
     QueueError,
     QueueFormatError,
     RecordError,
+    RegistryError,
     SettingsError,
     SidecarError,
     SidecarStartError,
@@ -46,6 +49,9 @@ TREE: dict[type[AlleleMlflowError], tuple[type[BaseException], ...]] = {
     DeliveryError: (AlleleMlflowError,),
     AnalysisError: (AlleleMlflowError,),
     TooFewPointsError: (AnalysisError, ValueError),
+    RegistryError: (AlleleMlflowError,),
+    NotFoundError: (RegistryError, KeyError),
+    PromotionRefusedError: (RegistryError,),
 }
 
 #: Kinds that programs match on. A new one goes to the end; none is ever renamed or removed.
@@ -71,6 +77,10 @@ KINDS = (
     "bad_benchmark",
     "bad_data",
     "too_few_points",
+    "bad_registry",
+    "bad_genome",
+    "other_holder",
+    "gate",
 )
 
 

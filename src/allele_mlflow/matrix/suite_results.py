@@ -19,10 +19,6 @@ import msgspec
 import pandas as pd
 
 from allele_mlflow import suite_tags as tags
-from allele_mlflow.analysis.frames import read_experiments
-from allele_mlflow.analysis.search_curves import curves_of
-from allele_mlflow.analysis.suite_anomalies import FILE as ANOMALIES_FILE
-from allele_mlflow.analysis.suite_anomalies import anomalies_document, find_in_runs
 from allele_mlflow.clock import now_ns
 from allele_mlflow.environment.fingerprint import Environment
 from allele_mlflow.errors import TrackingError
@@ -239,6 +235,13 @@ class SuiteResults:
         """
         What is wrong within the runs, where they are in MLflow.
         """
+        # not above: SciPy brings a BLAS of its own, which the environment would tell of
+        from allele_mlflow.analysis.frames import read_experiments
+        from allele_mlflow.analysis.suite_anomalies import (
+            FILE,
+            anomalies_document,
+            find_in_runs,
+        )
         from allele_mlflow.tracking.reader import open_reader
 
         if self._settings.is_offline or self._waiting:
@@ -262,9 +265,9 @@ class SuiteResults:
         except TrackingError as exc:
             _logger.warning("suite %s: no anomalies: %s", self._prepared.suite.name, exc)
             return
-        log.json(anomalies_document(found, runs=len(runs)), ANOMALIES_FILE)
+        log.json(anomalies_document(found, runs=len(runs)), FILE)
         if len(found):
-            self._notes.append(f"{len(found)} anomalies within runs: {ANOMALIES_FILE}")
+            self._notes.append(f"{len(found)} anomalies within runs: {FILE}")
 
     def _searched(self) -> dict[str, Direction]:
         objectives = self._prepared.suite.objectives.items()
@@ -376,6 +379,8 @@ def _log_curves(readings: pd.DataFrame, objective: Objective, log: RunLogger, fi
     """
     How good the searches were at any time, where the objective was logged step by step.
     """
+    from allele_mlflow.analysis.search_curves import curves_of
+
     is_search = readings.groupby("run_id")["step"].nunique().gt(1).any()
     is_known = objective.direction is not Direction.NONE
     if not (is_search and is_known and readings["value"].abs().lt(math.inf).any()):
