@@ -118,6 +118,7 @@ class Store:
         params: Mapping[str, Any] | None = None,
         told: Mapping[str, str] | None = None,
         status: RunStatus | None = "FINISHED",
+        start_ms: int = START_MS,
     ) -> RunId:
         """
         Put a run of no suite into the store.
@@ -126,7 +127,7 @@ class Store:
         return self._run(
             experiment_id,
             "plain",
-            START_MS,
+            start_ms,
             dict(told or {}),
             metrics=metrics,
             params=params or {},

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from allele_mlflow import suite_tags as tags
 from allele_mlflow.cli.exit_codes import ExitCode
 from allele_mlflow.records import Reading
-from tests.integration.executions import Metrics, Store
+from tests.integration.executions import DAY_MS, PREFIX, START_MS, Metrics, Store
 from tests.integration.test_compare_command import run
 
 AXES: dict[str, list[Any]] = {"size": [10, 20]}
@@ -97,6 +98,20 @@ def test_a_slowed_cell_is_found_named_and_dated(store: Store) -> None:
     resolved = run(store.folder, "trend", "sorting", "--resolve", finding["id"])
     assert resolved.returncode == 0
     assert "0 findings" in resolved.stdout
+
+
+def test_what_confirm_found_is_shown(store: Store) -> None:
+    """The verdict of the newest confirmation of a finding stands beside it."""
+    history(store, slower_from=16)
+    (finding,) = scan(store, code=1)["findings"]
+    assert finding["confirmation"] is None
+    for day, verdict in ((2, "worse"), (1, "inconclusive")):
+        told = {tags.FINDING: finding["id"], tags.CONFIRMATION: verdict}
+        store.add_run(f"{PREFIX}sorting", {}, told=told, start_ms=START_MS + day * DAY_MS)
+    (again,) = scan(store, code=1)["findings"]
+    assert again["confirmation"] == "worse"
+    words = " ".join(run(store.folder, "trend", "sorting").stdout.split())
+    assert "run again side by side: worse" in words
 
 
 def test_the_same_without_it_is_silent(store: Store) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from allele_mlflow.analysis.finding_states import FindingState, State
     from allele_mlflow.analysis.trend import TrendReport
     from allele_mlflow.analysis.trend_findings import TrendFinding
+    from allele_mlflow.tracking.frames import RunFrames
 
 _STYLES = {"regression": "bold red", "improvement": "green", "neutral": "yellow"}
 _SHORT_COMMIT = 10
@@ -45,6 +46,8 @@ class _Scan:
     series: pd.DataFrame
     report: TrendReport
     states: dict[str, FindingState]
+    #: What `confirm` found of findings, by their ids.
+    confirmations: dict[str, str]
 
     def state_of(self, finding: TrendFinding) -> State:
         from allele_mlflow.analysis.finding_states import State, finding_id
@@ -147,6 +150,9 @@ def _scan(
     with contextlib.closing(open_reader(uri)) as reader:
         (found,) = find_experiments(reader, [experiment], prefix=settings.experiment_prefix)
         frames = read_experiments(reader, [found])
+        confirmed = reader.runs(
+            [found], tag_keys=[tags.FINDING, tags.CONFIRMATION], param_keys=[], metric_keys=[]
+        )
     suites = frames.runs[frames.runs["kind"] == tags.RunKind.SUITE]["run_id"]
     facts = read_facts(uri, suites.iloc[0] if len(suites) else None)
     told = {name: one.direction for name, one in facts.metrics.items()}
@@ -162,7 +168,26 @@ def _scan(
         directions={name: one for name, one in told.items() if one is not Direction.NONE},
         known=[one.key for one in states.values()],
     )
-    return _Scan(found, series, report, states)
+    return _Scan(found, series, report, states, _confirmations(confirmed))
+
+
+def _confirmations(confirmed: RunFrames) -> dict[str, str]:
+    """
+    The newest verdict of `confirm` on each finding, from the tags of its runs, newest first.
+    """
+    from allele_mlflow import suite_tags as tags
+
+    told: dict[str, dict[str, str]] = {}
+    for run_id, key, value in confirmed.tags.itertuples(index=False, name=None):
+        told.setdefault(run_id, {})[key] = value
+    found: dict[str, str] = {}
+    for run_id in confirmed.runs["run_id"]:
+        finding, verdict = (
+            told.get(run_id, {}).get(key) for key in (tags.FINDING, tags.CONFIRMATION)
+        )
+        if finding is not None and verdict is not None:
+            found.setdefault(finding, verdict)
+    return found
 
 
 def _say_of(
@@ -213,7 +238,7 @@ def _say_of(
     set_experiment_tag(
         settings.tracking_uri, scan.experiment_id, f"{TAG_PREFIX}{name}", encode_state(new)
     )
-    return _Scan(scan.experiment_id, scan.series, scan.report, {**scan.states, name: new})
+    return replace(scan, states={**scan.states, name: new})
 
 
 def _user() -> str:
@@ -286,6 +311,9 @@ def _table(scan: _Scan, found: Sequence[TrendFinding]) -> Table:
         said = scan.states.get(finding_id(one.key))
         if said is not None:
             words += f" [{state}{f': {said.reason}' if said.reason else ''}]"
+        confirmed = scan.confirmations.get(finding_id(one.key))
+        if confirmed is not None:
+            words += f" [run again side by side: {confirmed}]"
         text = Text(shown(words))
         text.stylize(_STYLES[one.outcome])
         table.add_row(finding_id(one.key), _date(one), text)
@@ -309,6 +337,7 @@ def _document(scan: _Scan) -> dict[str, Any]:
                 "state": scan.state_of(one).value,
                 "by": said.by if said is not None else None,
                 "reason": said.reason if said is not None else None,
+                "confirmation": scan.confirmations.get(finding_id(one.key)),
                 "kind": one.kind.value,
                 "outcome": one.outcome.value,
                 "cell": one.key.cell,
