@@ -5,10 +5,9 @@ A registry of genomes: versions known by content, stages held on the word of a j
 from __future__ import annotations
 
 import getpass
-import hashlib
 import tempfile
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from allele_mlflow.errors import (
     NotFoundError,
     PromotionRefusedError,
     RegistryError,
-    TransientTrackingError,
 )
 from allele_mlflow.registry.genomes import (
     GENOME_FILE,
@@ -40,10 +38,8 @@ from allele_mlflow.registry.journal import (
     Stage,
     Standing,
     check_head,
-    encode_entry,
-    entry_key,
-    read_chain,
 )
+from allele_mlflow.registry.kept_journal import STAGE_TAG, KeptJournal
 from allele_mlflow.settings import Settings
 from allele_mlflow.tracking.registry_client import (
     JOURNAL_TAG,
@@ -53,10 +49,7 @@ from allele_mlflow.tracking.registry_client import (
 )
 
 CONTENT_TAG = "allele.content"
-STAGE_TAG = "allele.stage"
-#: How often a lost race for the next entry is run again, where nobody else's stage is at stake.
-ATTEMPTS = 100
-_PLACE, _EVIDENCE = "versions", "evidence"
+_PLACE = "versions"
 
 
 @dataclass(frozen=True)
@@ -130,13 +123,17 @@ class Registry:
                 kind=ErrorKind.BAD_REGISTRY,
             )
         kept = read_genome(genome)
-        run_id = self._client.ensure_journal(name)
-        chain = self._read(run_id)
+        journal = KeptJournal(self._client, name, self._client.ensure_journal(name))
+        chain = journal.read()
         known = _registered(chain, kept.content)
         if known is not None:
             return Registered(name, known, kept.content, is_new=False)
         found = self._client.find_version(name, CONTENT_TAG, kept.content)
-        version = found.number if found is not None else self._store(name, run_id, kept, tags or {})
+        version = (
+            found.number
+            if found is not None
+            else self._store(name, journal.run_id, kept, tags or {})
+        )
 
         def entry(chain: Chain) -> Entry | None:
             if _registered(chain, kept.content) is not None:
@@ -145,8 +142,8 @@ class Registry:
                 chain, "register", name, version, stage, reason=reason, content=kept.content
             )
 
-        self._append(run_id, entry, attempts=ATTEMPTS)
-        chain = self._mirror(name, run_id)
+        journal.append(entry)
+        chain = journal.mirror()
         number = _registered(chain, kept.content)
         assert number is not None
         return Registered(name, number, kept.content, is_new=number == version)
@@ -289,9 +286,8 @@ class Registry:
             name: The model's.
             head: A hash that was noted down: the chain must contain it.
         """
-        model = self._client.model(name)
-        run_id = self._client.journal_of(model)
-        chain = read_chain(self._client.read_entries(run_id))
+        journal = self._journal(name)
+        chain = journal.look()
         problems = [chain.problem] if chain.problem is not None else []
         missing = check_head(chain, head) if head is not None else None
         problems += [missing] if missing is not None else []
@@ -306,7 +302,7 @@ class Registry:
             for stored in self._client.versions(name)
             if stored.number not in contents
         ]
-        repaired = [] if chain.problem is not None else self._set_aliases(name, chain)
+        repaired = [] if chain.problem is not None else journal.set_aliases(chain)
         return Findings(chain.head, tuple(problems), tuple(repaired))
 
     # --- inner -----------------------------------------------------------------------------------
@@ -327,14 +323,14 @@ class Registry:
                 f"a reason of {len(reason):,} characters: want at most {LONGEST_REASON:,}",
                 kind=ErrorKind.BAD_REGISTRY,
             )
-        run_id = self._client.journal_of(self._client.model(name))
-        first = self._read(run_id)
+        journal = self._journal(name)
+        first = journal.read()
         expected = first.standing().holders.get(stage) if holder is None else holder
         contents = _contents(first)
         if version not in contents:
             raise NotFoundError(f"{name!r} has no version {version}", kind=ErrorKind.NOT_FOUND)
 
-        kept = self._keep_evidence(run_id, evidence) if evidence is not None else (None, None)
+        kept = journal.keep_evidence(evidence) if evidence is not None else (None, None)
 
         def entry(chain: Chain) -> Entry:
             present = chain.standing().holders.get(stage)
@@ -352,36 +348,10 @@ class Registry:
             )
             return msgspec.structs.replace(made, evidence=kept[0], evidence_uri=kept[1])
 
-        written = self._append(run_id, entry, attempts=ATTEMPTS)
+        written = journal.append(entry)
         assert written is not None
-        self._mirror(name, run_id)
+        journal.mirror()
         return written
-
-    def _keep_evidence(self, run_id: str, data: bytes) -> tuple[str, str]:
-        digest = hashlib.sha256(data).hexdigest()
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / f"{digest}.json").write_bytes(data)
-            place = self._client.keep_files(run_id, Path(folder), _EVIDENCE)
-        return digest, f"{place}/{digest}.json"
-
-    def _append(
-        self, run_id: str, build: Callable[[Chain], Entry | None], *, attempts: int
-    ) -> Entry | None:
-        """
-        Write the next entry; None where there is none to write any more.
-        """
-        for _ in range(attempts):
-            chain = self._read(run_id)
-            entry = build(chain)
-            if entry is None:
-                return None
-            key, text = entry_key(entry.number), encode_entry(entry)
-            if self._client.write_entry(run_id, key, text):
-                return entry
-        raise TransientTrackingError(
-            f"{attempts} others wrote the journal first, one after the other",
-            kind=ErrorKind.STORE_BUSY,
-        )
 
     def _entry(
         self,
@@ -426,45 +396,10 @@ class Registry:
         return check_files(files, content)
 
     def _chain_of(self, name: str) -> Chain:
-        return self._read(self._client.journal_of(self._client.model(name)))
+        return self._journal(name).read()
 
-    def _read(self, run_id: str) -> Chain:
-        chain = read_chain(self._client.read_entries(run_id))
-        if chain.problem is not None:
-            raise RegistryError(
-                f"the journal {run_id} is damaged: {chain.problem}", kind=ErrorKind.BAD_REGISTRY
-            )
-        return chain
-
-    def _mirror(self, name: str, run_id: str) -> Chain:
-        """
-        Have aliases and tags follow the journal, until nobody has written it meanwhile.
-        """
-        while True:
-            chain = self._read(run_id)
-            self._set_aliases(name, chain)
-            if self._read(run_id).head == chain.head:
-                return chain
-
-    def _set_aliases(self, name: str, chain: Chain) -> list[str]:
-        standing = chain.standing()
-        aliases = self._client.model(name).aliases
-        done = []
-        for stage in Stage:
-            wanted, there = standing.holders.get(stage), aliases.get(stage.value)
-            if wanted is None and there is not None:
-                self._client.delete_alias(name, stage.value)
-                done.append(f"alias {stage}: version {there} does not hold it")
-            elif wanted is not None and wanted != there:
-                self._client.set_alias(name, stage.value, wanted)
-                done.append(f"alias {stage}: version {wanted} holds it")
-        last = chain.entries[-1] if chain.entries else None
-        moved = {last.version, last.holder} if last is not None else set()
-        for version in sorted(one for one in moved if one is not None):
-            where = standing.stages.get(version)
-            if where is not None:
-                self._client.tag_version(name, version, STAGE_TAG, where.value)
-        return done
+    def _journal(self, name: str) -> KeptJournal:
+        return KeptJournal(self._client, name, self._client.journal_of(self._client.model(name)))
 
 
 def open_registry(settings: Settings, *, by: str | None = None) -> Registry:
