@@ -236,3 +236,28 @@ def test_two_processes_promote_against_each_other(registry: Registry, folder: Pa
         holder = entry.version
     assert registry.verify("persona").problems == ()
     assert client_of(folder).model("persona").aliases["production"] == holder
+
+
+@pytest.mark.server
+@pytest.mark.process
+@pytest.mark.timeout(150)
+def test_through_a_server(mlflow_server: str) -> None:
+    """Over HTTP it is the same: one version for one content, stages by the journal, files checked,
+    and of two who write the same entry the second is refused.
+    """
+    client = RegistryClient(mlflow_server, experiment="allele_benchmark_registry")
+    registry = Registry(client, by="ann")
+    for level in (0.1, 0.2, 0.1):
+        registry.register("remote", genome(level), reason="over HTTP")
+    registry.promote("remote", 1, PRODUCTION, reason="good", evidence=b"{}")
+    registry.promote("remote", 2, PRODUCTION, reason="better")
+    assert registry.load("remote@production").traits["empathy"] == 0.2
+    registry.rollback("remote", PRODUCTION, reason="it was not")
+    assert registry.load("remote@production").document == genome(0.1)
+    assert registry.verify("remote").problems == ()
+    assert client.model("remote").aliases["production"] == 1
+    journal = client.journal_of(client.model("remote"))
+    key = f"{registry.history('remote').next_number:06d}"
+    assert client.write_entry(journal, key, "first")
+    assert client.write_entry(journal, key, "first")
+    assert not client.write_entry(journal, key, "second")
