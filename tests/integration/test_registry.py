@@ -93,22 +93,17 @@ def test_the_way_to_production_and_back(registry: Registry, folder: Path) -> Non
     assert registry.verify("persona").problems == ()
 
 
-def test_mlflow_itself_loads_it(registry: Registry, folder: Path) -> None:
+def test_mlflow_itself_loads_it(
+    registry: Registry, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """MLflow's `pyfunc` finds the version by its alias and answers with a row of traits."""
-    mlflow = pytest.importorskip("mlflow.pyfunc")
+    pyfunc = pytest.importorskip("mlflow.pyfunc")
     registry.register("persona", genome(0.25))
     registry.promote("persona", 1, PRODUCTION, reason="good")
-    import mlflow as whole
-
-    before = whole.get_registry_uri(), whole.get_tracking_uri()
-    uri = f"sqlite:///{folder / 'registry.db'}"
-    whole.set_registry_uri(uri)
-    whole.set_tracking_uri(uri)
-    try:
-        row = mlflow.load_model("models:/persona@production").predict(None)
-    finally:
-        whole.set_registry_uri(before[0])
-        whole.set_tracking_uri(before[1])
+    # not by set_tracking_uri: what it sets stays for all tests that follow
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        monkeypatch.setenv(name, f"sqlite:///{folder / 'registry.db'}")
+    row = pyfunc.load_model("models:/persona@production").predict(None)
     assert row.to_dict("records") == [{"empathy": 0.25, "creativity": 0.5}]
 
 
