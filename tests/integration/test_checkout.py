@@ -14,22 +14,12 @@ import pytest
 from allele_mlflow.environment import checkout
 from allele_mlflow.environment.checkout import Checkout, read_checkout
 from allele_mlflow.environment.taking import take_environment
+from tests.integration.repository import git
 
 pytestmark = [
     pytest.mark.process,
     pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed"),
 ]
-
-
-def git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return done.stdout.strip()
 
 
 @pytest.fixture(autouse=True)

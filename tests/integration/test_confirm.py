@@ -24,6 +24,7 @@ from allele_mlflow.analysis.evidence import SUCCESS_METRIC
 from allele_mlflow.cli.exit_codes import ExitCode
 from allele_mlflow.cli.main import commands
 from allele_mlflow.errors import MatrixError
+from tests.integration.repository import git
 from tests.integration.suites import Place, StoredRun, await_that
 
 pytestmark = [
@@ -91,20 +92,6 @@ class Done(NamedTuple):
     returncode: int
     stdout: str
     stderr: str
-
-
-def git(folder: Path, *arguments: str) -> str:
-    """
-    What a git command says.
-    """
-    done = subprocess.run(
-        ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return done.stdout.strip()
 
 
 def commit(place: Place, algorithm: str) -> str:

@@ -7,13 +7,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 
 import psutil
 import pytest
 
 from allele_mlflow import suite_tags as tags
+from tests.integration.repository import git
 from tests.integration.suites import BENCHMARK, Place, await_that, document
 
 pytestmark = [
@@ -22,20 +22,6 @@ pytestmark = [
     pytest.mark.timeout(150),
     pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed"),
 ]
-
-
-def git(folder: Path, *arguments: str) -> str:
-    """
-    What a git command says.
-    """
-    done = subprocess.run(
-        ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return done.stdout.strip()
 
 
 @pytest.fixture

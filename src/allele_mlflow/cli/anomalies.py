@@ -13,10 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from allele_mlflow import settings as settings_module
+from allele_mlflow.cli.analysis_errors import tells_errors
 from allele_mlflow.cli.exit_codes import ExitCode
-from allele_mlflow.cli.output import Progress, complain, json_text, say, shown
+from allele_mlflow.cli.output import Progress, json_text, say, shown
 from allele_mlflow.cli.suite_tables import rendered
-from allele_mlflow.errors import AnalysisError, TrackingError
 
 MOST_ROWS = 100
 _STYLES = {"error": "bold red", "critical": "bold red", "warning": "yellow", "info": "dim"}
@@ -26,6 +26,7 @@ _STYLES = {"error": "bold red", "critical": "bold red", "warning": "yellow", "in
 @click.argument("selection")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, as anomalies.json.")
 @click.option("--tracking-uri", help="The store; by default the setting.")
+@tells_errors
 def anomalies(selection: str, as_json: bool, tracking_uri: str | None) -> ExitCode:
     """
     Look within each run of SELECTION for what is wrong: readings that are not finite, divergence, a
@@ -46,24 +47,18 @@ def anomalies(selection: str, as_json: bool, tracking_uri: str | None) -> ExitCo
 
     settings = settings_module.load({"tracking_uri": tracking_uri})
     uri = settings.tracking_uri
-    try:
-        with contextlib.closing(open_reader(uri)) as reader, Progress() as progress:
-            chosen = select(reader, uri, selection, prefix=settings.experiment_prefix)
-            count = len(chosen.frames.runs)
-            progress.show(f"looking through {count:,} runs")
-            objectives = {
-                name: facts.direction
-                for name, facts in chosen.facts.metrics.items()
-                if facts.is_objective and facts.direction is not Direction.NONE
-            }
-            found = find_in_runs(reader, chosen.frames, objectives=objectives)
-            told = told_anomalies(uri, chosen.frames)
-            found = pd.concat([found, told], ignore_index=True) if len(told) else found
-    except AnalysisError as exc:
-        raise click.UsageError(shown(str(exc))) from exc
-    except TrackingError as exc:
-        complain(shown(str(exc)))
-        return ExitCode.UNREACHABLE
+    with contextlib.closing(open_reader(uri)) as reader, Progress() as progress:
+        chosen = select(reader, uri, selection, prefix=settings.experiment_prefix)
+        count = len(chosen.frames.runs)
+        progress.show(f"looking through {count:,} runs")
+        objectives = {
+            name: facts.direction
+            for name, facts in chosen.facts.metrics.items()
+            if facts.is_objective and facts.direction is not Direction.NONE
+        }
+        found = find_in_runs(reader, chosen.frames, objectives=objectives)
+        told = told_anomalies(uri, chosen.frames)
+        found = pd.concat([found, told], ignore_index=True) if len(told) else found
     if as_json:
         say(json_text(anomalies_document(found, runs=count)))
     else:

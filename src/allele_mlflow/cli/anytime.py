@@ -14,10 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from allele_mlflow import settings as settings_module
+from allele_mlflow.cli.analysis_errors import tells_errors
 from allele_mlflow.cli.exit_codes import ExitCode
-from allele_mlflow.cli.output import complain, json_text, say, shown
+from allele_mlflow.cli.output import json_text, say, shown
 from allele_mlflow.cli.suite_tables import rendered
-from allele_mlflow.errors import AnalysisError, ErrorKind, TrackingError
+from allele_mlflow.errors import AnalysisError, ErrorKind
 from allele_mlflow.units import Direction
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ _SHOWN_TARGETS = 4
 @click.option("--target", "targets", type=float, multiple=True, help="A value to be reached.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document of all frames.")
 @click.option("--tracking-uri", help="The store; by default the setting.")
+@tells_errors
 def anytime(
     selection: str,
     metric: str | None,
@@ -59,23 +61,15 @@ def anytime(
 
     settings = settings_module.load({"tracking_uri": tracking_uri})
     uri = settings.tracking_uri
-    try:
-        with contextlib.closing(open_reader(uri)) as reader:
-            chosen = select(reader, uri, selection, prefix=settings.experiment_prefix)
-            name, way = _objective(chosen, metric, direction)
-            curves = read_curves(
-                reader, chosen.frames, name, way, per_step=per_step, targets=targets
-            )
-        if as_json:
-            say(json_text(_document(curves)))
-        else:
-            say(rendered(_table(curves)).rstrip())
-            say(shown(f"{name}, {way} is better, of {chosen.label}; ERT in evaluations"))
-    except AnalysisError as exc:
-        raise click.UsageError(shown(str(exc))) from exc
-    except TrackingError as exc:
-        complain(shown(str(exc)))
-        return ExitCode.UNREACHABLE
+    with contextlib.closing(open_reader(uri)) as reader:
+        chosen = select(reader, uri, selection, prefix=settings.experiment_prefix)
+        name, way = _objective(chosen, metric, direction)
+        curves = read_curves(reader, chosen.frames, name, way, per_step=per_step, targets=targets)
+    if as_json:
+        say(json_text(_document(curves)))
+    else:
+        say(rendered(_table(curves)).rstrip())
+        say(shown(f"{name}, {way} is better, of {chosen.label}; ERT in evaluations"))
     return ExitCode.FINE
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import click
 
 from allele_mlflow import settings as settings_module
+from allele_mlflow.cli.analysis_errors import tells_errors
 from allele_mlflow.cli.exit_codes import ExitCode
-from allele_mlflow.cli.output import complain, json_text, say, shown
-from allele_mlflow.errors import AnalysisError, TrackingError
+from allele_mlflow.cli.output import json_text, say, shown
 from allele_mlflow.units import Direction
 
 if TYPE_CHECKING:  # pandas and SciPy are read where they are needed
@@ -51,6 +51,7 @@ LOCATIONS = ("mean", "median", "iqm")
 @click.option("--markdown", is_flag=True, help="Tables in Markdown.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write there, not to the terminal.")
 @click.option("--tracking-uri", help="The store; by default the setting.")
+@tells_errors
 def compare(
     selections: Sequence[str],
     metrics: Sequence[str],
@@ -88,16 +89,10 @@ def compare(
     if len(selections) < 2:
         raise click.UsageError("want a BASELINE and at least one CANDIDATE")
     settings = settings_module.load({"tracking_uri": tracking_uri})
-    try:
-        options = _options(alpha, confidence, location, equivalence, seed, higher, lower)
-        compared, ranked = _compared(
-            settings, selections, metrics, by, options, across_environments=across_environments
-        )
-    except AnalysisError as exc:
-        raise click.UsageError(shown(str(exc))) from exc
-    except TrackingError as exc:
-        complain(shown(str(exc)))
-        return ExitCode.UNREACHABLE
+    options = _options(alpha, confidence, location, equivalence, seed, higher, lower)
+    compared, ranked = _compared(
+        settings, selections, metrics, by, options, across_environments=across_environments
+    )
     _write(_rendered(compared, ranked, as_json=as_json, markdown=markdown), output)
     return _code(compared, fail_on, require_evidence=require_evidence)
 

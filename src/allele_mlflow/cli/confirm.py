@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from allele_mlflow import settings as settings_module
+from allele_mlflow.cli.analysis_errors import tells_errors
 from allele_mlflow.cli.exit_codes import ExitCode
 from allele_mlflow.cli.interruption import terminated_as_interrupted
 from allele_mlflow.cli.output import complain, json_text, say, shown
 from allele_mlflow.cli.suite_display import open_view
-from allele_mlflow.errors import AnalysisError, ErrorKind, MatrixError, TrackingError
+from allele_mlflow.errors import ErrorKind, MatrixError
 from allele_mlflow.matrix.confirmation import (
     Confirmation,
     Confirmed,
@@ -66,6 +67,7 @@ class _Wanted:
 @click.option("--markdown", is_flag=True, help="Tables in Markdown.")
 @click.option("--quiet", is_flag=True, help="Plain lines even on a terminal.")
 @click.option("--tracking-uri", metavar="URI", help="Instead of the setting.")
+@tells_errors
 def confirm(
     suite: str,
     baseline: str,
@@ -113,14 +115,8 @@ def confirm(
         metrics,
         finding,
     )
-    try:
-        with terminated_as_interrupted():
-            found, sides = _confirmed(wanted, settings, is_quiet=quiet or as_json or markdown)
-    except AnalysisError as exc:
-        raise click.UsageError(shown(str(exc))) from exc
-    except TrackingError as exc:
-        complain(shown(str(exc)))
-        return ExitCode.UNREACHABLE
+    with terminated_as_interrupted():
+        found, sides = _confirmed(wanted, settings, is_quiet=quiet or as_json or markdown)
     say(_rendered(found, sides, wanted, as_json=as_json, markdown=markdown))
     return _code(found.verdict, fail_on, require_evidence=require_evidence)
 

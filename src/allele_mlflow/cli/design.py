@@ -147,6 +147,8 @@ def _lines(suite: Suite, answer: SuiteDesign) -> Iterator[str]:
         f"{answer.cells} cells x {len(answer.metrics)} metrics = {answer.hypotheses} hypotheses: "
         f"the smallest p must be below {answer.own_alpha:.2g} (Holm, alpha {answer.alpha:g})"
     )
+    if [one.name for one in answer.metrics] == list(suite.objectives):
+        yield "compare looks at lengths too unless --metric names the objectives: more hypotheses"
     if not own.is_reachable:
         need = answer.repeats_to_reach
         yield (

@@ -13,9 +13,9 @@ import click
 import pandas as pd
 
 from allele_mlflow import settings as settings_module
+from allele_mlflow.cli.analysis_errors import tells_errors
 from allele_mlflow.cli.exit_codes import ExitCode
 from allele_mlflow.cli.output import Progress, complain, say, shown
-from allele_mlflow.errors import AnalysisError, TrackingError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +54,7 @@ class _Source(NamedTuple):
     help="The folder; made where it is not there.",
 )
 @click.option("--tracking-uri", help="The store; by default the setting.")
+@tells_errors
 def export(
     experiments: Sequence[str],
     wanted: Sequence[str],
@@ -71,13 +72,7 @@ def export(
     if form == "parquet":
         _need_pyarrow()
     settings = settings_module.load({"tracking_uri": tracking_uri})
-    try:
-        return _export(experiments, wanted or FRAMES, form, output, settings)
-    except AnalysisError as exc:
-        raise click.UsageError(shown(str(exc))) from exc
-    except TrackingError as exc:
-        complain(shown(str(exc)))
-        return ExitCode.UNREACHABLE
+    return _export(experiments, wanted or FRAMES, form, output, settings)
 
 
 def _export(

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import click
 
 from allele_mlflow import settings as settings_module
+from allele_mlflow.cli.analysis_errors import tells_errors
 from allele_mlflow.cli.exit_codes import ExitCode
-from allele_mlflow.cli.output import complain, json_text, say, shown
-from allele_mlflow.errors import AnalysisError, TrackingError
+from allele_mlflow.cli.output import json_text, say, shown
 
 
 @click.command()
@@ -22,6 +22,7 @@ from allele_mlflow.errors import AnalysisError, TrackingError
 @click.option("--require-evidence", is_flag=True, help="End with code 4 where nothing is settled.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @click.option("--tracking-uri", help="The store; by default the setting.")
+@tells_errors
 def predictions(
     experiment: str,
     backtest: bool,
@@ -50,16 +51,10 @@ def predictions(
         raise click.UsageError("--metric is of --backtest: told predictions name theirs")
     settings = settings_module.load({"tracking_uri": tracking_uri})
     uri, prefix = settings.tracking_uri, settings.experiment_prefix
-    try:
-        with contextlib.closing(open_reader(uri)) as reader:
-            experiment_id = find_experiment(reader, experiment, prefix=prefix)
-            advice = AdviceReader(reader, uri, experiment_id)
-            settled = advice.backtest(metrics) if backtest else advice.predictions()
-    except AnalysisError as exc:
-        raise click.UsageError(shown(str(exc))) from exc
-    except TrackingError as exc:
-        complain(shown(str(exc)))
-        return ExitCode.UNREACHABLE
+    with contextlib.closing(open_reader(uri)) as reader:
+        experiment_id = find_experiment(reader, experiment, prefix=prefix)
+        advice = AdviceReader(reader, uri, experiment_id)
+        settled = advice.backtest(metrics) if backtest else advice.predictions()
     scores = score_predictions(settled)
     if as_json:
         say(json_text(tables.scores_document(scores, settled)))

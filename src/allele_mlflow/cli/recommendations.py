@@ -15,10 +15,10 @@ import msgspec
 
 from allele_mlflow import settings as settings_module
 from allele_mlflow import suite_tags as tags
+from allele_mlflow.cli.analysis_errors import tells_errors
 from allele_mlflow.cli.exit_codes import ExitCode
-from allele_mlflow.cli.output import complain, json_text, say, shown
+from allele_mlflow.cli.output import json_text, say, shown
 from allele_mlflow.clock import now_ns, utc_iso
-from allele_mlflow.errors import AnalysisError, TrackingError
 from allele_mlflow.records import OWN_ARTIFACTS, RunId
 from allele_mlflow.settings import Settings
 from allele_mlflow.units import Direction
@@ -50,6 +50,7 @@ FILE = "recommendations.json"
 @click.option("--require-evidence", is_flag=True, help="End with code 4 where nothing is advised.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @click.option("--tracking-uri", help="The store; by default the setting.")
+@tells_errors
 def recommendations(
     name: str,
     ledger: bool,
@@ -85,19 +86,13 @@ def recommendations(
         raise click.UsageError("--follow-up is of the ledger: want --ledger")
     if is_logged and ledger:
         raise click.UsageError("--log keeps recommendations, and --ledger makes none")
-    try:
-        _check_parts(alpha=alpha, confidence=confidence)
-        if ledger:
-            options = {"alpha": alpha, "confidence": confidence, "directions": directions}
-            entries = _ledger(settings, name, follow_ups, metrics, options)
-            return _show_ledger(entries, as_json=as_json)
-        made = _advised(settings, name, metrics, directions, by, alpha, confidence)
-        run_id = _log(made, settings) if is_logged else None
-    except AnalysisError as exc:
-        raise click.UsageError(shown(str(exc))) from exc
-    except TrackingError as exc:
-        complain(shown(str(exc)))
-        return ExitCode.UNREACHABLE
+    _check_parts(alpha=alpha, confidence=confidence)
+    if ledger:
+        options = {"alpha": alpha, "confidence": confidence, "directions": directions}
+        entries = _ledger(settings, name, follow_ups, metrics, options)
+        return _show_ledger(entries, as_json=as_json)
+    made = _advised(settings, name, metrics, directions, by, alpha, confidence)
+    run_id = _log(made, settings) if is_logged else None
     _show_advice(made, run_id, as_json=as_json)
     is_silent = not any(one.cells for one in made.proposals)
     return ExitCode.INCONCLUSIVE if require_evidence and is_silent else ExitCode.FINE

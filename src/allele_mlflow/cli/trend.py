@@ -16,11 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from allele_mlflow import settings as settings_module
+from allele_mlflow.cli.analysis_errors import tells_errors
 from allele_mlflow.cli.exit_codes import ExitCode
-from allele_mlflow.cli.output import complain, json_text, say, shown
+from allele_mlflow.cli.output import json_text, say, shown
 from allele_mlflow.cli.suite_tables import rendered
 from allele_mlflow.clock import now_ns, utc_iso
-from allele_mlflow.errors import AnalysisError, TrackingError
 from allele_mlflow.settings import Settings
 from allele_mlflow.units import Direction
 
@@ -83,6 +83,7 @@ class _Scan:
 @click.option("--reason", default="", help="Why; kept with the finding.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @click.option("--tracking-uri", help="The store; by default the setting.")
+@tells_errors
 def trend(
     experiment: str,
     metrics: Sequence[str],
@@ -112,14 +113,8 @@ def trend(
     settings = settings_module.load({"tracking_uri": tracking_uri})
     directions = dict.fromkeys(higher, Direction.HIGHER)
     directions |= dict.fromkeys(lower, Direction.LOWER)
-    try:
-        scan = _scan(settings, experiment, metrics, preset, directions)
-        scan = _say_of(settings, scan, acknowledge, resolve, reopen, reason)
-    except AnalysisError as exc:
-        raise click.UsageError(shown(str(exc))) from exc
-    except TrackingError as exc:
-        complain(shown(str(exc)))
-        return ExitCode.UNREACHABLE
+    scan = _scan(settings, experiment, metrics, preset, directions)
+    scan = _say_of(settings, scan, acknowledge, resolve, reopen, reason)
     if as_json:
         say(json_text(_document(scan)))
     else:
