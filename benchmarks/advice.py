@@ -31,7 +31,8 @@ from benchmarks.environment import describe_environment
 from benchmarks.program import run_benchmark
 
 OUTPUT = Path(__file__).resolve().parent / "results" / "advice.json"
-SEED = 20_261_128
+#: Not the one on which the interval of a step beyond was chosen (20_261_128).
+SEED = 20_270_101
 #: Levels of each axis, and seeds that each cell is run with.
 DESIGNS = {
     "5 x 4, 3 seeds": ((5, 4), 3),
