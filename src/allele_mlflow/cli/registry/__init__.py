@@ -1,5 +1,5 @@
 """
-`allele-mlflow registry`: genomes, who holds which stage, and how it came about.
+`allele-mlflow registry`: genomes and components, who holds which stage, and how it came about.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import click
 
 from allele_mlflow.cli.exit_codes import ExitCode
 from allele_mlflow.cli.output import complain, shown
-from allele_mlflow.cli.registry import moves, records, versions
+from allele_mlflow.cli.registry import comparing, moves, records, versions
 from allele_mlflow.errors import (
     AnalysisError,
     NotFoundError,
@@ -41,8 +41,8 @@ class _Commands(click.Group):
 @click.group(cls=_Commands)
 def registry() -> None:
     """
-    Keep genomes as versions of models in MLflow's registry (setting MODEL_REGISTRY_URI), promote
-    them on evidence, and tell who did what and why.
+    Keep genomes and components as versions of models in MLflow's registry (setting
+    MODEL_REGISTRY_URI), promote them on evidence, and tell who did what and why.
 
     A version is written as NAME/NUMBER or NAME@STAGE. Exit code 1: a promotion was refused, or
     `verify` found something; 2: there is no such model or version, or the registry is disabled; 6:
@@ -50,5 +50,5 @@ def registry() -> None:
     """
 
 
-for _command in (*versions.COMMANDS, *moves.COMMANDS, *records.COMMANDS):
+for _command in (*versions.COMMANDS, *comparing.COMMANDS, *moves.COMMANDS, *records.COMMANDS):
     registry.add_command(_command)

@@ -14,7 +14,12 @@ import msgspec
 
 from allele_mlflow.cli.exit_codes import ExitCode
 from allele_mlflow.cli.output import json_text, say, shown
-from allele_mlflow.cli.registry.opening import STAGES, open_settings_registry, pin_evidence
+from allele_mlflow.cli.registry.opening import (
+    STAGES,
+    open_settings_registry,
+    set_tags,
+    tags_of_evidence,
+)
 from allele_mlflow.settings import Settings
 
 if TYPE_CHECKING:
@@ -134,9 +139,8 @@ def _judge(
     from allele_mlflow.registry.gates import check_gate
     from allele_mlflow.tracking.reader import open_reader
 
-    if evidence is not None:
-        opened.tag(name, number, EVIDENCE_TAG, pin_evidence(settings, evidence))
-    opened.load(f"{name}/{number}")  # every hash is checked first
+    set_tags(opened, name, number, tags_of_evidence(settings, evidence))
+    opened.load_version(f"{name}/{number}")  # every hash is checked first
     tags = opened.version(name, number).tags
     theirs = opened.version(name, holder).tags if holder is not None else {}
     uri = settings.tracking_uri
