@@ -17,7 +17,7 @@ from rich.text import Text
 
 from allele_mlflow import settings as settings_module
 from allele_mlflow.cli.exit_codes import ExitCode
-from allele_mlflow.cli.output import complain, json_text, say, shown
+from allele_mlflow.cli.output import Progress, complain, json_text, say, shown
 from allele_mlflow.cli.suite_tables import rendered
 from allele_mlflow.errors import (
     AnalysisError,
@@ -31,7 +31,7 @@ from allele_mlflow.settings import Settings
 if TYPE_CHECKING:
     from allele_mlflow.registry.gates import Check, Policy
     from allele_mlflow.registry.journal import Entry, Stage
-    from allele_mlflow.registry.registry import Registry
+    from allele_mlflow.registry.registry import Listed, Registry
 
 STAGES = ("development", "candidate", "staging", "production")
 _HASH_SHOWN = 12
@@ -74,27 +74,33 @@ def list_models(as_json: bool) -> ExitCode:
     Show every model and who holds its stages.
     """
     opened, _ = _open()
-    found = [(model.name, opened.standing(model.name)) for model in opened.models()]
+    found = opened.overview()
     if as_json:
-        models = [
-            {
-                "name": name,
-                "versions": len(standing.stages),
-                "holders": {stage.value: one for stage, one in standing.holders.items()},
-            }
-            for name, standing in found
-        ]
-        say(json_text({"format": 1, "models": models}))
+        say(json_text({"format": 1, "models": [_listed_document(one) for one in found]}))
         return ExitCode.FINE
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("model", "versions", *STAGES):
         table.add_column(name, justify="left" if name == "model" else "right")
-    for name, standing in found:
-        held = {stage.value: version for stage, version in standing.holders.items()}
-        holders = [str(held.get(stage, "-")) for stage in STAGES]
-        table.add_row(Text(shown(name)), str(len(standing.stages)), *holders)
+    for one in found:
+        if one.standing is not None:
+            held = {stage.value: version for stage, version in one.standing.holders.items()}
+            holders = [str(held.get(stage, "-")) for stage in STAGES]
+            table.add_row(Text(shown(one.name)), str(len(one.standing.stages)), *holders)
     say(rendered(table).rstrip() if found else "no models")
-    return ExitCode.FINE
+    for one in found:
+        if one.problem is not None:
+            complain(shown(f"{one.name}: {one.problem}"))
+    return ExitCode.FAILED if any(one.problem for one in found) else ExitCode.FINE
+
+
+def _listed_document(one: Listed) -> dict[str, Any]:
+    holders = one.standing.holders.items() if one.standing is not None else ()
+    told = {
+        "name": one.name,
+        "versions": len(one.standing.stages) if one.standing is not None else None,
+        "holders": {stage.value: version for stage, version in holders},
+    }
+    return told | ({"problem": one.problem} if one.problem is not None else {})
 
 
 @registry.command()
@@ -185,7 +191,7 @@ def promote(
     another one took the stage meanwhile.
     """
     from allele_mlflow.registry.gates import policy_of, read_policies
-    from allele_mlflow.registry.journal import Stage
+    from allele_mlflow.registry.journal import NOBODY, Stage
 
     opened, settings = _open()
     name, number = opened.find(where)
@@ -196,7 +202,8 @@ def promote(
     is_refused = not all(one.is_passed for one in checks)
     entry = None
     if not (is_refused or dry_run):
-        entry = opened.promote(name, number, target, reason=reason, holder=holder, evidence=data)
+        seen = NOBODY if holder is None else holder  # what the gate has judged
+        entry = opened.promote(name, number, target, reason=reason, holder=seen, evidence=data)
     if as_json:
         say(json_text(_promotion_document(checks, entry, is_refused=is_refused)))
     else:
@@ -277,7 +284,9 @@ def history(name: str, as_json: bool) -> ExitCode:
 @click.argument("time")
 def at(name: str, time: str) -> ExitCode:
     """
-    Tell who held which stage at TIME (UTC, as 2026-11-28T12:00).
+    Tell who held which stage at TIME (ISO 8601, as 2026-11-28T12:00; UTC unless it has an offset).
+
+    The journal counts up to the first entry whose writer's clock said a later time.
     """
     opened, _ = _open()
     standing = opened.standing(name, at=time)
@@ -293,9 +302,18 @@ def at(name: str, time: str) -> ExitCode:
 def verify(name: str, head: str | None) -> ExitCode:
     """
     Check journal and files of a model, and have MLflow's aliases say what the journal says.
+
+    Without --head it cannot tell that the last entries were taken away.
     """
     opened, _ = _open()
-    found = opened.verify(name, head=head)
+    with Progress() as progress:
+        found = opened.verify(
+            name,
+            head=head,
+            progress=lambda done, of: progress.show(f"{done:,} of {of:,} versions checked"),
+        )
+    for line in found.notes:
+        say(shown(f"note: {line}"))
     for line in found.repaired:
         say(shown(f"repaired: {line}"))
     for line in found.problems:
@@ -331,8 +349,12 @@ def _trait_texts(a: float | None, b: float | None) -> tuple[str, str, str]:
 
 def _open() -> tuple[Registry, Settings]:
     from allele_mlflow.registry.registry import open_registry
+    from allele_mlflow.tracking.client import prepare_environment
 
     settings = settings_module.load()
+    # else MLflow would repeat, unasked, a call that was done and not answered
+    for key, value in prepare_environment(settings_module.environment()).items():
+        settings_module.publish_variable(key, value)
     return open_registry(settings), settings
 
 

@@ -8,6 +8,7 @@ import getpass
 import tempfile
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from allele_mlflow.errors import (
     NotFoundError,
     PromotionRefusedError,
     RegistryError,
+    TrackingError,
 )
 from allele_mlflow.registry.genomes import (
     GENOME_FILE,
@@ -37,9 +39,10 @@ from allele_mlflow.registry.journal import (
     Entry,
     Stage,
     Standing,
-    check_head,
+    read_chain,
 )
 from allele_mlflow.registry.kept_journal import STAGE_TAG, KeptJournal
+from allele_mlflow.registry.verification import Findings, Progress, verify_model
 from allele_mlflow.settings import Settings
 from allele_mlflow.tracking.registry_client import (
     JOURNAL_TAG,
@@ -65,14 +68,14 @@ class Registered:
 
 
 @dataclass(frozen=True)
-class Findings:
+class Listed:
     """
-    What `Registry.verify` found: `problems` that need a person, and what it has `repaired`.
+    A model, and where its versions stand; `problem` says why that is not known.
     """
 
-    head: str
-    problems: tuple[str, ...]
-    repaired: tuple[str, ...]
+    name: str
+    standing: Standing | None
+    problem: str | None = None
 
 
 class Registry:
@@ -95,6 +98,7 @@ class Registry:
     def __init__(self, client: RegistryClient, *, by: str | None = None) -> None:
         self._client = client
         self._by = by or _user()
+        self._journals: dict[str, KeptJournal] = {}
 
     def register(
         self,
@@ -123,9 +127,9 @@ class Registry:
                 kind=ErrorKind.BAD_REGISTRY,
             )
         kept = read_genome(genome)
-        journal = KeptJournal(self._client, name, self._client.ensure_journal(name))
+        journal = self._journal(name, self._client.ensure_journal(name))
         chain = journal.read()
-        known = _registered(chain, kept.content)
+        known = chain.version_with(kept.content)
         if known is not None:
             return Registered(name, known, kept.content, is_new=False)
         found = self._client.find_version(name, CONTENT_TAG, kept.content)
@@ -136,7 +140,7 @@ class Registry:
         )
 
         def entry(chain: Chain) -> Entry | None:
-            if _registered(chain, kept.content) is not None:
+            if chain.version_with(kept.content) is not None:
                 return None  # somebody else has registered the same meanwhile
             return self._entry(
                 chain, "register", name, version, stage, reason=reason, content=kept.content
@@ -144,8 +148,11 @@ class Registry:
 
         journal.append(entry)
         chain = journal.mirror()
-        number = _registered(chain, kept.content)
+        number = chain.version_with(kept.content)
         assert number is not None
+        if number != version and found is None:
+            with suppress(TrackingError):  # ours is one too many; else `verify` reports it
+                self._client.delete_version(name, version)
         return Registered(name, number, kept.content, is_new=number == version)
 
     def load(self, where: str) -> Genome:
@@ -157,10 +164,7 @@ class Registry:
         """
         name, number = self.find(where)
         chain = self._chain_of(name)
-        content = next(
-            (e.content for e in chain.entries if e.action == "register" and e.version == number),
-            None,
-        )
+        content = chain.contents().get(number)
         if content is None:
             raise NotFoundError(f"{where}: not in the journal", kind=ErrorKind.NOT_FOUND)
         stored = self._client.version(name, number)
@@ -186,7 +190,7 @@ class Registry:
 
     def standing(self, name: str, *, at: str | None = None) -> Standing:
         """
-        Where every version stands, or stood at a time (UTC, ISO 8601).
+        Where every version stands, or stood at a time (ISO 8601; without an offset UTC).
         """
         return self._chain_of(name).standing(until=at)
 
@@ -214,13 +218,21 @@ class Registry:
             version: Of it.
             stage: Where it goes.
             reason: Why.
-            holder: Who is thought to hold the stage now; by default who does.
+            holder: Who is thought to hold the stage now, `NOBODY` for nobody; by default who does.
             evidence: A document that is kept with the journal, and its hash in the entry.
         Raises:
             PromotionRefusedError: another one holds it, or took it meanwhile.
         """
+        journal = self._journal(name)
         return self._move(
-            "promote", name, version, stage, reason=reason, holder=holder, evidence=evidence
+            "promote",
+            journal,
+            journal.read(),
+            version,
+            stage,
+            reason=reason,
+            holder=holder,
+            evidence=evidence,
         )
 
     def rollback(self, name: str, stage: Stage, *, reason: str) -> Entry:
@@ -230,26 +242,48 @@ class Registry:
         Raises:
             PromotionRefusedError: nobody did.
         """
-        before = self.standing(name).before.get(stage, ())
+        journal = self._journal(name)
+        chain = journal.read()
+        before = chain.standing().before.get(stage, ())
         if not before:
             raise PromotionRefusedError(
                 f"{name}@{stage}: nobody held it before", kind=ErrorKind.NOT_FOUND
             )
         if not reason:
             raise RegistryError("a rollback wants a reason", kind=ErrorKind.BAD_REGISTRY)
-        return self._move("rollback", name, before[-1], stage, reason=reason, holder=None)
+        return self._move("rollback", journal, chain, before[-1], stage, reason=reason)
 
     def archive(self, name: str, version: int, *, reason: str) -> Entry:
         """
         Take a version out of use.
         """
-        return self._move("archive", name, version, Stage.ARCHIVED, reason=reason, holder=None)
+        journal = self._journal(name)
+        chain = journal.read()
+        return self._move("archive", journal, chain, version, Stage.ARCHIVED, reason=reason)
 
     def models(self) -> list[StoredModel]:
         """
         The models that have a journal, by name.
         """
         return [one for one in self._client.models() if JOURNAL_TAG in one.tags]
+
+    def overview(self) -> list[Listed]:
+        """
+        Every model that has a journal, by name, and where its versions stand; a damaged journal
+        hides no other.
+        """
+        models = self.models()
+        found = self._client.read_journals([one.tags[JOURNAL_TAG] for one in models])
+        listed = []
+        for model in models:
+            entries = found.get(model.tags[JOURNAL_TAG])
+            if entries is None:
+                listed.append(Listed(model.name, None, "its journal's run is gone from MLflow"))
+                continue
+            chain = read_chain(entries.texts, model=model.name)
+            standing = chain.standing() if chain.problem is None else None
+            listed.append(Listed(model.name, standing, chain.problem))
+        return listed
 
     def version(self, name: str, number: int) -> StoredVersion:
         """
@@ -270,63 +304,62 @@ class Registry:
         Raises:
             PromotionRefusedError: its author does not approve it.
         """
-        chain = self._chain_of(name)
+        journal = self._journal(name)
+        chain = journal.read()
         if chain.author(version) == self._by:
             raise PromotionRefusedError(
                 f"{self._by} registered version {version}: want the approval of another one",
                 kind=ErrorKind.GATE,
             )
-        return self._move("approve", name, version, stage, reason=reason, holder=None)
+        return self._move("approve", journal, chain, version, stage, reason=reason)
 
-    def verify(self, name: str, *, head: str | None = None) -> Findings:
+    def verify(
+        self,
+        name: str,
+        *,
+        head: str | None = None,
+        progress: Progress | None = None,
+    ) -> Findings:
         """
         Check the chain, the files of every version, and have aliases and tags say what it says.
 
         Args:
             name: The model's.
-            head: A hash that was noted down: the chain must contain it.
+            head: A hash that was noted down: the chain must contain it. Nothing else can tell that
+                the last entries are gone, or that all of it was rewritten.
+            progress: Told how many versions are checked, and of how many.
         """
-        journal = self._journal(name)
-        chain = journal.look()
-        problems = [chain.problem] if chain.problem is not None else []
-        missing = check_head(chain, head) if head is not None else None
-        problems += [missing] if missing is not None else []
-        contents = _contents(chain)
-        for version, content in contents.items():
-            try:
-                self._load(self._client.version(name, version), content)
-            except RegistryError as exc:
-                problems.append(f"version {version}: {exc}")
-        problems += [
-            f"version {stored.number} is in no entry: it was made beside the registry"
-            for stored in self._client.versions(name)
-            if stored.number not in contents
-        ]
-        repaired = [] if chain.problem is not None else journal.set_aliases(chain)
-        return Findings(chain.head, tuple(problems), tuple(repaired))
+        versions = {one.number: one for one in self._client.versions(name)}
+        return verify_model(
+            self._journal(name), versions, self._load, head=head, progress=progress
+        )
 
     # --- inner -----------------------------------------------------------------------------------
 
     def _move(
         self,
         action: Action,
-        name: str,
+        journal: KeptJournal,
+        first: Chain,
         version: int,
         stage: Stage,
         *,
         reason: str,
-        holder: int | None,
+        holder: int | None = None,
         evidence: bytes | None = None,
     ) -> Entry:
+        """
+        Write a transition that was decided on what `first` says; refused where another one holds
+        the stage by now.
+        """
         if len(reason) > LONGEST_REASON:
             raise RegistryError(
                 f"a reason of {len(reason):,} characters: want at most {LONGEST_REASON:,}",
                 kind=ErrorKind.BAD_REGISTRY,
             )
-        journal = self._journal(name)
-        first = journal.read()
-        expected = first.standing().holders.get(stage) if holder is None else holder
-        contents = _contents(first)
+        name = journal.name
+        expected = first.standing().holders.get(stage) if holder is None else holder or None
+        contents = first.contents()
         if version not in contents:
             raise NotFoundError(f"{name!r} has no version {version}", kind=ErrorKind.NOT_FOUND)
 
@@ -398,8 +431,12 @@ class Registry:
     def _chain_of(self, name: str) -> Chain:
         return self._journal(name).read()
 
-    def _journal(self, name: str) -> KeptJournal:
-        return KeptJournal(self._client, name, self._client.journal_of(self._client.model(name)))
+    def _journal(self, name: str, run_id: str | None = None) -> KeptJournal:
+        run_id = run_id or self._client.journal_of(self._client.model(name))
+        known = self._journals.get(name)
+        if known is None or known.run_id != run_id:
+            known = self._journals[name] = KeptJournal(self._client, name, run_id)
+        return known
 
 
 def open_registry(settings: Settings, *, by: str | None = None) -> Registry:
@@ -419,17 +456,6 @@ def open_registry(settings: Settings, *, by: str | None = None) -> Registry:
         artifact_location=settings.experiment_artifact_location,
     )
     return Registry(client, by=by)
-
-
-def _contents(chain: Chain) -> dict[int, str]:
-    return {one.version: one.content for one in chain.entries if one.action == "register"}
-
-
-def _registered(chain: Chain, content: str) -> int | None:
-    for entry in chain.entries:
-        if entry.action == "register" and entry.content == content:
-            return entry.version
-    return None
 
 
 def _stage(text: str) -> Stage:
