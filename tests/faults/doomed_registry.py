@@ -11,6 +11,7 @@ copied, and when all is done. Step 0 is never reached: nothing is killed.
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import os
 import signal
@@ -19,9 +20,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mlflow.store.artifact.local_artifact_repo
-import mlflow.store.model_registry.sqlalchemy_store
-import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 - so that no fork has to
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
@@ -34,6 +32,12 @@ CALLS = (
     *("models", "model", "ensure_journal", "set_alias", "delete_alias", "read_entries"),
     *("write_entry", "create_version", "delete_version", "version", "find_version", "versions"),
     *("tag_version", "keep_files", "fetch_file"),
+)
+#: Imported before, so that no fork has to.
+MODULES = (
+    "mlflow.store.artifact.local_artifact_repo",
+    "mlflow.store.model_registry.sqlalchemy_store",
+    "mlflow.store.tracking.sqlalchemy_store",
 )
 WRITING = ("INSERT", "UPDATE", "DELETE")
 
@@ -135,6 +139,8 @@ def main() -> None:
     """
     A fork for each line.
     """
+    for name in MODULES:
+        importlib.import_module(name)
     for line in sys.stdin:
         wish = json.loads(line)
         folder = Path(wish["folder"])

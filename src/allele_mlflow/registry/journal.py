@@ -18,9 +18,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import takewhile
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from allele_mlflow.clock import read_iso
 from allele_mlflow.errors import ErrorKind, RegistryError
@@ -56,6 +57,10 @@ EXCLUSIVE = frozenset({Stage.CANDIDATE, Stage.STAGING, Stage.PRODUCTION})
 Action = Literal["register", "promote", "rollback", "archive", "approve"]
 
 
+#: SHA-256 in hexadecimal; it stands in paths, so nothing else may.
+Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+
+
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """
     One transition.
@@ -87,9 +92,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     by: str
     time: str
     reason: str = ""
-    evidence: str | None = None
+    evidence: Digest | None = None
     evidence_uri: str | None = None
-    content: str
+    content: Digest
     token: str
     format: int = 1
 

@@ -10,7 +10,13 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from allele_mlflow.errors import ErrorKind, RegistryError, TrackingError, TransientTrackingError
+from allele_mlflow.errors import (
+    ErrorKind,
+    NotFoundError,
+    RegistryError,
+    TrackingError,
+    TransientTrackingError,
+)
 from allele_mlflow.registry.journal import (
     Chain,
     Entry,
@@ -121,6 +127,18 @@ class KeptJournal:
             (Path(folder) / f"{digest}.json").write_bytes(data)
             place = self._client.keep_files(self.run_id, Path(folder), _EVIDENCE)
         return digest, f"{place}/{digest}.json"
+
+    def check_evidence(self, digest: str) -> str | None:
+        """
+        What is wrong with a document that was kept; None where it is as it was.
+        """
+        try:
+            data = self._client.fetch_file(self.run_id, f"{_EVIDENCE}/{digest}.json")
+        except NotFoundError:
+            return "its evidence is gone"
+        if hashlib.sha256(data).hexdigest() != digest:
+            return "its evidence was changed"
+        return None
 
     def mirror(self) -> Chain:
         """

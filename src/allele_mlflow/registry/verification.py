@@ -70,6 +70,10 @@ def _entry_problems(journal: KeptJournal, chain: Chain, head: str | None) -> Ite
     if missing is not None:
         yield missing
     yield from find_contradictions(chain)
+    for entry in chain.entries:
+        wrong = journal.check_evidence(entry.evidence) if entry.evidence is not None else None
+        if wrong is not None:
+            yield f"entry {entry.number}: {wrong}"
 
 
 def _version_problems(

@@ -44,7 +44,7 @@ def written(*given: tuple[Action, int, Stage], **last: Any) -> Chain:
             holder=None if action == "register" else board.holder(stage),
             by="ann",
             time=NOON,
-            content=f"c{version}",
+            content=f"{version:064x}",
             token=f"t{number}",
         )
         if number == len(given):
@@ -64,10 +64,10 @@ PROMOTE: tuple[Action, int, Stage] = ("promote", 1, PRODUCTION)
     ("steps", "last", "words"),
     [
         ([REGISTER, PROMOTE], {"holder": 7}, "production was held by nobody, not version 7"),
-        ([REGISTER, PROMOTE], {"content": "x"}, "version 1 was registered with another content"),
+        ([REGISTER, PROMOTE], {"content": "f" * 64}, "version 1 was registered with another content"),
         ([REGISTER, ("promote", 2, PRODUCTION)], {}, "version 2 was never registered"),
         ([REGISTER, REGISTER], {}, "version 1 was registered before"),
-        ([REGISTER, SECOND], {"content": "c1"}, "the content of version 2 was registered before"),
+        ([REGISTER, SECOND], {"content": f"{1:064x}"}, "the content of version 2 was registered before"),
         ([REGISTER, ("rollback", 1, PRODUCTION)], {}, "version 1 did not hold production before"),
         ([REGISTER, ("archive", 1, PRODUCTION)], {}, "archived as production"),
     ],
