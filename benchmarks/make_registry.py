@@ -24,6 +24,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -123,26 +125,26 @@ class _Filler(NamedTuple):
         """
         board, previous = Board(), "0" * 64
         for entry in self._entries(name, board):
-            text = encode_entry(_bound(entry, previous))
+            text = encode_entry(msgspec.structs.replace(entry, previous=previous))
             previous = entry_hash(text)
             row = {"run_uuid": run_id, "key": entry_key(entry.number), "value": text}
             _insert(connection, "params", row)
         standing = board.standing()
         for number, genome in enumerate(self.genomes, 1):
-            row = {"name": name, "version": number}
+            version: dict[str, Any] = {"name": name, "version": number}
             created = {"creation_time": FIRST_MS, "last_updated_time": FIRST_MS}
             told = {"source": str(place / genome.content), "run_id": run_id}
             stage = {"current_stage": "None", "status": "READY"}
-            _insert(connection, "model_versions", row | created | told | stage)
+            _insert(connection, "model_versions", version | created | told | stage)
             tags = {CONTENT_TAG: genome.content, STAGE_TAG: standing.stages[number].value}
             for key, value in tags.items():
-                _insert(connection, "model_version_tags", row | {"key": key, "value": value})
+                _insert(connection, "model_version_tags", version | {"key": key, "value": value})
             if self.shape.has_files:
                 (place / genome.content).mkdir(parents=True)
                 write_files(genome, place / genome.content)
-        for held, version in standing.holders.items():
-            row = {"name": name, "alias": held.value, "version": version}
-            _insert(connection, "registered_model_aliases", row)
+        for held, holder in standing.holders.items():
+            alias = {"name": name, "alias": held.value, "version": holder}
+            _insert(connection, "registered_model_aliases", alias)
 
     def _entries(self, name: str, board: Board) -> Iterator[Entry]:
         """
@@ -171,12 +173,6 @@ class _Filler(NamedTuple):
                 )
                 board.add(entry)
                 yield entry
-
-
-def _bound(entry: Entry, previous: str) -> Entry:
-    import msgspec
-
-    return msgspec.structs.replace(entry, previous=previous)
 
 
 def _genome(number: int) -> dict[str, Any]:

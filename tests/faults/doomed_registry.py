@@ -96,12 +96,10 @@ class Steps:
             setattr(RegistryClient, name, self._before(getattr(RegistryClient, name)))
         dirty: set[int] = set()
 
-        @event.listens_for(Engine, "before_cursor_execute")
         def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
             if statement.lstrip().startswith(WRITING):
                 dirty.add(id(connection))
 
-        @event.listens_for(Engine, "commit")
         def commit(connection: Any) -> None:
             if id(connection) in dirty:
                 dirty.discard(id(connection))
@@ -111,6 +109,8 @@ class Steps:
             if name == "shutil.copyfile":
                 self.take()
 
+        event.listen(Engine, "before_cursor_execute", note)
+        event.listen(Engine, "commit", commit)
         sys.addaudithook(audit)
 
     def _before(self, call: Callable[..., Any]) -> Callable[..., Any]:

@@ -123,9 +123,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(
-    postgres: Postgres, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def postgres_server(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """
     The address of a real `mlflow server` on PostgreSQL that passes artifacts through; one for all
     tests, so models and experiments need names of their own.

@@ -56,8 +56,10 @@ def test_times_in_any_form(text: str, moment: datetime) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "now", "28.11.2026", "2026-13", "2026-11-31", "0000", "26", "2026-11-28T25:00", "1e3"]
-    + ["0001-01-01T00:00+14:00", "2026-11-28T12:00 CET", "99999-01-01"],
+    [
+        *("", "now", "28.11.2026", "2026-13", "2026-11-31", "0000", "26", "1e3", "99999-01-01"),
+        *("2026-11-28T25:00", "0001-01-01T00:00+14:00", "2026-11-28T12:00 CET"),
+    ],
 )
 def test_what_is_no_time(text: str) -> None:
     """It is said what was got, and what is wanted."""

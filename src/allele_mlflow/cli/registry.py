@@ -18,7 +18,7 @@ from rich.text import Text
 from allele_mlflow import settings as settings_module
 from allele_mlflow.cli.exit_codes import ExitCode
 from allele_mlflow.cli.output import Progress, complain, json_text, say, shown
-from allele_mlflow.cli.suite_tables import rendered
+from allele_mlflow.cli.rendering import rendered
 from allele_mlflow.errors import (
     AnalysisError,
     NotFoundError,

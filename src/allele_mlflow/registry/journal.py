@@ -329,7 +329,11 @@ def read_chain(
     problem = None
     for number in range(len(entries) + 1, max(numbered, default=0) + 1):
         read = _read_entry(number, numbered.get(number))
-        problem = read if isinstance(read, str) else _misfit(read, hashes[-1] if hashes else NO_HASH, model)
+        problem = (
+            read
+            if isinstance(read, str)
+            else _misfit(read, hashes[-1] if hashes else NO_HASH, model)
+        )
         if isinstance(read, str) or problem is not None:
             break
         model = model or read.model

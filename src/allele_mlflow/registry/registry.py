@@ -330,9 +330,7 @@ class Registry:
             progress: Told how many versions are checked, and of how many.
         """
         versions = {one.number: one for one in self._client.versions(name)}
-        return verify_model(
-            self._journal(name), versions, self._load, head=head, progress=progress
-        )
+        return verify_model(self._journal(name), versions, self._load, head=head, progress=progress)
 
     # --- inner -----------------------------------------------------------------------------------
 

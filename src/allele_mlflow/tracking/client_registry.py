@@ -52,7 +52,7 @@ class ClientRegistry:
 
     def models(self, name: str | None = None) -> list[StoredModel]:
         """
-        All registered models but MLflow's prompts, by name; or the one of a name.
+        All registered models, by name, or the one of a name; MLflow's prompts are none.
         """
         with self._asking("registered models") as client:
             if name is None:

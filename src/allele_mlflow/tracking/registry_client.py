@@ -5,7 +5,8 @@ A registry is one store: what it holds must outlive the experiments that it came
 files are artifacts of runs in the registry's own store, never of the runs that made them.
 
 A database is asked by plain SQL (`sql_registry`), anything else by MLflow's own calls
-(`client_registry`), which also make whatever is made. Files on this machine are read where they are.
+(`client_registry`), which also make whatever is made. Files on this machine are read where they
+are.
 """
 
 from __future__ import annotations
@@ -283,8 +284,8 @@ class RegistryClient:
             scheme = address.partition(":")[0].partition("+")[0]
             path = sqlite_path(address) if scheme == "sqlite" else None
             if scheme == "postgresql" or (path is not None and path.exists()):
-                found = SqlRegistry(address)
                 with suppress(TransientTrackingError):  # MLflow's own call says what is wrong
+                    found = SqlRegistry(address)
                     self._opened_sql = found if found.is_fit() else None
         return self._opened_sql
 

@@ -91,13 +91,13 @@ class SqlRegistry:
 
     def models(self, name: str | None = None) -> list[StoredModel]:
         """
-        All registered models but MLflow's prompts, by name; or the one of a name.
+        All registered models, by name, or the one of a name; MLflow's prompts are none.
         """
         prompts = (
             "SELECT name FROM registered_model_tags"
             " WHERE key = 'mlflow.prompt.is_prompt' AND value = 'true'"
         )
-        which = "name = :name" if name is not None else f"name NOT IN ({prompts})"
+        which = f"name NOT IN ({prompts})" + (" AND name = :name" if name is not None else "")
         given = {"name": name}
         only = f"WHERE {which} {self._own()}"
         with self._connection() as connection:
@@ -106,7 +106,9 @@ class SqlRegistry:
                 connection, f"SELECT name, key, value FROM registered_model_tags {only}", given
             )
             aliases = _rows(
-                connection, f"SELECT name, alias, version FROM registered_model_aliases {only}", given
+                connection,
+                f"SELECT name, alias, version FROM registered_model_aliases {only}",
+                given,
             )
         tags_of, aliases_of = _by_first(tags), _by_first(aliases)
         return [
@@ -168,7 +170,9 @@ class SqlRegistry:
                 given,
             )
             tags = _by_first(
-                _rows(connection, f"SELECT version, key, value FROM model_version_tags {only}", given)
+                _rows(
+                    connection, f"SELECT version, key, value FROM model_version_tags {only}", given
+                )
             )
         return [
             StoredVersion(
@@ -288,7 +292,9 @@ def local_folder(artifact_uri: str) -> Path | None:
 def _rows(connection: Any, query: str, given: dict[str, Any]) -> list[Sequence[Any]]:
     from sqlalchemy import bindparam, text
 
-    lists = [bindparam(name, expanding=True) for name, one in given.items() if isinstance(one, list)]
+    lists = [
+        bindparam(name, expanding=True) for name, one in given.items() if isinstance(one, list)
+    ]
     used = {name: one for name, one in given.items() if f":{name}" in query}
     return list(connection.execute(text(query).bindparams(*lists), used))
 

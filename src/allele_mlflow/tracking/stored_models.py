@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-
 #: Of a registered model: what its versions are, one for all of them.
 KIND_TAG = "allele.registry.kind"
 USUAL_KIND = "genome"

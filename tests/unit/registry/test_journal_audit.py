@@ -64,10 +64,18 @@ PROMOTE: tuple[Action, int, Stage] = ("promote", 1, PRODUCTION)
     ("steps", "last", "words"),
     [
         ([REGISTER, PROMOTE], {"holder": 7}, "production was held by nobody, not version 7"),
-        ([REGISTER, PROMOTE], {"content": "f" * 64}, "version 1 was registered with another content"),
+        (
+            [REGISTER, PROMOTE],
+            {"content": "f" * 64},
+            "version 1 was registered with another content",
+        ),
         ([REGISTER, ("promote", 2, PRODUCTION)], {}, "version 2 was never registered"),
         ([REGISTER, REGISTER], {}, "version 1 was registered before"),
-        ([REGISTER, SECOND], {"content": f"{1:064x}"}, "the content of version 2 was registered before"),
+        (
+            [REGISTER, SECOND],
+            {"content": f"{1:064x}"},
+            "the content of version 2 was registered before",
+        ),
         ([REGISTER, ("rollback", 1, PRODUCTION)], {}, "version 1 did not hold production before"),
         ([REGISTER, ("archive", 1, PRODUCTION)], {}, "archived as production"),
     ],
