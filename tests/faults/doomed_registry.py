@@ -3,14 +3,14 @@ Acts on a registry and kills itself at a step, for the fault tests.
 
 Run as a program. It imports mlflow once; then each line of its input, a JSON object with `folder`,
 `action`, `way` and `step`, is done by a fork of its own, and answered by a line: the signal that
-ended it, or 0, and how many steps it took. A step is whatever may leave another state behind:
-before each call of the registry's client, before each commit that writes, before each file that is
-copied, and when all is done. Step 0 is never reached: nothing is killed.
+ended it, or 0, and how many steps it took. A step is before whatever may leave another state
+behind, so that between two of them nothing changes: each commit of the database that writes,
+MLflow's own too, and each file that is copied; and when all is done. Step 0 is never reached:
+nothing is killed.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib
 import json
 import os
@@ -25,14 +25,10 @@ from sqlalchemy.engine import Engine
 
 from allele_mlflow.registry.journal import Stage
 from allele_mlflow.registry.registry import Registry
+from allele_mlflow.tracking import client_registry
 from allele_mlflow.tracking.registry_client import RegistryClient
 
 MODEL, NEW_MODEL = "persona", "newcomer"
-CALLS = (
-    *("models", "model", "ensure_journal", "set_alias", "delete_alias", "read_entries"),
-    *("write_entry", "create_version", "delete_version", "version", "find_version", "versions"),
-    *("tag_version", "keep_files", "fetch_file"),
-)
 #: Imported before, so that no fork has to.
 MODULES = (
     "mlflow.store.artifact.local_artifact_repo",
@@ -92,8 +88,6 @@ class Steps:
         """
         Take a step before whatever may leave another state behind.
         """
-        for name in CALLS:
-            setattr(RegistryClient, name, self._before(getattr(RegistryClient, name)))
         dirty: set[int] = set()
 
         def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
@@ -112,14 +106,6 @@ class Steps:
         event.listen(Engine, "before_cursor_execute", note)
         event.listen(Engine, "commit", commit)
         sys.addaudithook(audit)
-
-    def _before(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(call)
-        def stepped(*arguments: Any, **options: Any) -> Any:
-            self.take()
-            return call(*arguments, **options)
-
-        return stepped
 
 
 def act(folder: Path, action: str, way: str, step: int) -> None:
@@ -141,6 +127,8 @@ def main() -> None:
     """
     for name in MODULES:
         importlib.import_module(name)
+    # the tables are there; looking whether they are takes longer than all else
+    client_registry.prepare_schema = lambda path: None
     for line in sys.stdin:
         wish = json.loads(line)
         folder = Path(wish["folder"])

@@ -143,7 +143,7 @@ def test_killed_at_each_step_of_a_transition(place: Place, action: str, way: str
         entry = registry.promote(MODEL, 1, Stage.PRODUCTION, reason="the next")
         assert entry.holder == _holder_after(entries)
         assert_mirrored(place, MODEL)
-    assert len(outcomes) > 8
+    assert len(outcomes) >= 4
     assert outcomes == sorted(outcomes)  # from some step on it is done
     assert (outcomes[0], outcomes[-1]) == ([], [action])
 

@@ -39,6 +39,13 @@ _WRITTEN = {
     "model_version_tags": {"name", "version", "key", "value"},
     "params": {"key", "value", "run_uuid"},
 }
+#: One query for all tables, where SQLAlchemy's inspector takes a handful for each.
+_COLUMNS = {
+    "sqlite": "SELECT t.name, c.name FROM sqlite_master t, pragma_table_info(t.name) c"
+    " WHERE t.type = 'table' AND t.name IN :tables",
+    "postgresql": "SELECT table_name, column_name FROM information_schema.columns"
+    " WHERE table_schema = current_schema() AND table_name IN :tables",
+}
 _IS_THERE = "name = :name AND version = :version AND current_stage != 'Deleted_Internal'"
 
 
@@ -71,17 +78,11 @@ class SqlRegistry:
         """
         Whether the tables are as we know them, and only of the one workspace that we know.
         """
-        import sqlalchemy
-
         with self._connection() as connection:
-            inspector = sqlalchemy.inspect(connection)
-            tables = set(inspector.get_table_names())
-            if not (_READ.keys() | _WRITTEN.keys()) <= tables:
-                return False
-            found = {
-                name: {column["name"] for column in inspector.get_columns(name)}
-                for name in (*_READ, *_WRITTEN)
-            }
+            found: dict[str, set[str]] = {name: set() for name in (*_READ, *_WRITTEN)}
+            query = _COLUMNS[self._engine.dialect.name]
+            for table, column in _rows(connection, query, {"tables": list(found)}):
+                found[table].add(column)
             self._has_workspaces = "workspace" in found["registered_models"]
             own = {"workspace"} if self._has_workspaces else set()
             is_known = all(columns <= found[name] for name, columns in _READ.items()) and all(
