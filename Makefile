@@ -28,7 +28,7 @@ export PYTHON
 .DEFAULT_GOAL := help
 .PHONY: help demo ui drill test test-browser need-chromium test-deep test-floor check format docs \
 	bench bench-whole bench-sidecar bench-outage bench-recovery bench-store bench-drain bench-peers bench-suites \
-	bench-detection bench-statistics bench-advice clean
+	bench-detection bench-statistics bench-advice bench-registry clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -118,6 +118,9 @@ bench-statistics: $(FOR_DEMO) ## how far the statistics of comparison can be tru
 
 bench-advice: $(FOR_DEMO) ## how often recommendations and predictions are wrong, where the truth is known
 	@$(BIN)/python benchmarks/advice.py
+
+bench-registry: $(FOR_DEMO) ## the registry's commands on ten thousand versions
+	@$(BIN)/python benchmarks/registry_scale.py
 
 bench-peers: $(FOR_DEMO) ## other trackers beside this one, each in an environment of its own
 	@$(BIN)/python benchmarks/peers.py

@@ -16,7 +16,7 @@ from allele_mlflow.cli.compare import comparison_text
 from allele_mlflow.cli.exit_codes import ExitCode
 from allele_mlflow.cli.output import json_text, say, shown
 from allele_mlflow.cli.registry.opening import open_settings_registry, select_evidence
-from allele_mlflow.cli.suite_tables import rendered
+from allele_mlflow.cli.rendering import rendered
 from allele_mlflow.errors import AnalysisError
 from allele_mlflow.settings import Settings
 

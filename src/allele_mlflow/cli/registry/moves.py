@@ -57,7 +57,7 @@ def promote(
     another one took the stage meanwhile.
     """
     from allele_mlflow.registry.gates import policy_of, read_policies
-    from allele_mlflow.registry.journal import Stage
+    from allele_mlflow.registry.journal import NOBODY, Stage
 
     opened, settings = open_settings_registry()
     name, number = opened.find(where)
@@ -68,7 +68,8 @@ def promote(
     is_refused = not all(one.is_passed for one in checks)
     entry = None
     if not (is_refused or dry_run):
-        entry = opened.promote(name, number, target, reason=reason, holder=holder, evidence=data)
+        seen = NOBODY if holder is None else holder  # what the gate has judged
+        entry = opened.promote(name, number, target, reason=reason, holder=seen, evidence=data)
     if as_json:
         say(json_text(_promotion_document(checks, entry, is_refused=is_refused)))
     else:

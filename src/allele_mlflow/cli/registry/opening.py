@@ -30,8 +30,12 @@ def open_settings_registry() -> tuple[Registry, Settings]:
         RegistryError: it is disabled.
     """
     from allele_mlflow.registry.registry import open_registry
+    from allele_mlflow.tracking.client import prepare_environment
 
     settings = settings_module.load()
+    # else MLflow would repeat, unasked, a call that was done and not answered
+    for key, value in prepare_environment(settings_module.environment()).items():
+        settings_module.publish_variable(key, value)
     return open_registry(settings), settings
 
 
