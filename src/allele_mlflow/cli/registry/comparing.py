@@ -38,7 +38,7 @@ def diff(one: str, other: str) -> ExitCode:
     Show in what two versions differ: traits, parts of a component, files.
     """
     opened, _ = open_settings_registry()
-    say(_change_text(_changes(opened, one, other), one, other))
+    say(change_text(_changes(opened, one, other), one, other))
     return ExitCode.FINE
 
 
@@ -63,7 +63,7 @@ def compare(one: str, other: str, metrics: Sequence[str], as_json: bool) -> Exit
     if as_json:
         say(json_text(_document(changes, found, reason)))
         return ExitCode.FINE
-    say(_change_text(changes, one, other))
+    say(change_text(changes, one, other))
     if found is not None:
         say(comparison_text([found], [], as_json=False, markdown=False))
     else:
@@ -107,7 +107,10 @@ def _document(
     }
 
 
-def _change_text(changes: list[Change], one: str, other: str) -> str:
+def change_text(changes: list[Change], one: str, other: str) -> str:
+    """
+    What differs, as a table for a terminal.
+    """
     if not changes:
         return "nothing differs"
     table = Table(box=box.SIMPLE_HEAD)
