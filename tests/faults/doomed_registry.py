@@ -128,7 +128,7 @@ def main() -> None:
     for name in MODULES:
         importlib.import_module(name)
     # the tables are there; looking whether they are takes longer than all else
-    client_registry.prepare_schema = lambda path: None
+    setattr(client_registry, "prepare_schema", lambda path: None)  # noqa: B010 - not exported
     for line in sys.stdin:
         wish = json.loads(line)
         folder = Path(wish["folder"])

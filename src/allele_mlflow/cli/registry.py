@@ -29,7 +29,7 @@ from allele_mlflow.errors import (
 from allele_mlflow.settings import Settings
 
 if TYPE_CHECKING:
-    from allele_mlflow.registry.gates import Check, Policy
+    from allele_mlflow.registry.gates import Check, Facts, Policy
     from allele_mlflow.registry.journal import Entry, Stage
     from allele_mlflow.registry.registry import Listed, Registry
 
@@ -144,7 +144,7 @@ def register(name: str, file: Path, candidate: bool, evidence: str | None, reaso
     """
     Keep the genome in FILE (JSON) as a version of the model NAME; the same content is one version.
     """
-    from allele_mlflow.registry.evidence import EVIDENCE_TAG
+    from allele_mlflow.registry.evidence_document import EVIDENCE_TAG
     from allele_mlflow.registry.journal import Stage
 
     opened, settings = _open()
@@ -380,31 +380,48 @@ def _judge(
 ) -> tuple[list[Check], bytes]:
     from dataclasses import replace
 
-    from allele_mlflow.registry.evidence import EVIDENCE_TAG, evidence_document, gather_facts
+    from allele_mlflow.registry.evidence_document import (
+        EVIDENCE_TAG,
+        evidence_document,
+        gather_nothing,
+    )
     from allele_mlflow.registry.gates import check_gate
-    from allele_mlflow.tracking.reader import open_reader
 
     if evidence is not None:
         opened.tag(name, number, EVIDENCE_TAG, _pin(settings, evidence))
     opened.load(f"{name}/{number}")  # every hash is checked first
     tags = opened.version(name, number).tags
     theirs = opened.version(name, holder).tags if holder is not None else {}
-    uri = settings.tracking_uri
-    with contextlib.closing(open_reader(uri)) as reader:
-        facts, document = gather_facts(
-            reader,
-            uri,
-            policy,
-            evidence=tags.get(EVIDENCE_TAG),
-            holder=holder,
-            holder_evidence=theirs.get(EVIDENCE_TAG),
-            prefix=settings.experiment_prefix,
-        )
+    evidence = tags.get(EVIDENCE_TAG)
+    if evidence is None:
+        facts, document = gather_nothing(holder)
+    else:
+        others = theirs.get(EVIDENCE_TAG)
+        facts, document = _gather(settings, policy, evidence, holder, others)
     chain = opened.history(name)
     facts = replace(facts, approvals=chain.approvals(number, stage), author=chain.author(number))
     checks = check_gate(policy, facts)
     data, _ = evidence_document(document, checks)
     return checks, data
+
+
+def _gather(
+    settings: Settings, policy: Policy, evidence: str, holder: int | None, others: str | None
+) -> tuple[Facts, dict[str, Any]]:
+    from allele_mlflow.registry.evidence import gather_facts
+    from allele_mlflow.tracking.reader import open_reader
+
+    uri = settings.tracking_uri
+    with contextlib.closing(open_reader(uri)) as reader:
+        return gather_facts(
+            reader,
+            uri,
+            policy,
+            evidence=evidence,
+            holder=holder,
+            holder_evidence=others,
+            prefix=settings.experiment_prefix,
+        )
 
 
 def _promotion_lines(
