@@ -28,7 +28,7 @@ def test_registry_reads_as_any_other(empty_store: Path, tmp_path: Path) -> None:
         assert standing.holders == {Stage.DEVELOPMENT: 25, Stage.PRODUCTION: 20}
         assert len(registry.history(name).entries) == filled.entries == 27
         assert registry.load(f"{name}@production").traits["level"] == 20
-        traits = registry.load(f"{name}/1").traits | {"level": 0.5}
+        traits = {**registry.load(f"{name}/1").traits, "level": 0.5}
         assert registry.register(name, {"traits": traits}).version == 26
         assert registry.rollback(name, Stage.PRODUCTION, reason="worse").version == 10
 

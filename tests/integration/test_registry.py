@@ -219,7 +219,7 @@ def _promote_often(place: tuple[str, str | None], who: str, count: int, told: An
 
 @pytest.mark.slow
 @pytest.mark.process
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 def test_two_processes_promote_against_each_other(place: tuple[str, str | None]) -> None:
     """Every promotion that was said to have happened is an entry, none is there twice, each names
     the holder before it, and at the end one version holds the stage.
@@ -235,7 +235,7 @@ def test_two_processes_promote_against_each_other(place: tuple[str, str | None])
     ]
     for worker in workers:
         worker.start()
-    results = [told.get(timeout=150) for _ in workers]
+    results = [told.get(timeout=250) for _ in workers]
     for worker in workers:
         worker.join(30)
     chain = registry.history("raced")

@@ -5,8 +5,6 @@ The evidence of a version: the runs that measured it, and how they compare with 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,15 +18,13 @@ from allele_mlflow.analysis.sides import IS_FAILED
 from allele_mlflow.analysis.suite_comparison import compare_selections
 from allele_mlflow.clock import now_ns
 from allele_mlflow.errors import AnalysisError
-from allele_mlflow.records import canonical_json
+from allele_mlflow.registry.evidence_document import EVIDENCE_TAG
 from allele_mlflow.registry.fitness import Fitness, encode_fitness
-from allele_mlflow.registry.gates import Check, Compared, Facts, Policy
+from allele_mlflow.registry.gates import Compared, Facts, Policy
 from allele_mlflow.registry.lineage import COMMIT_TAG, RUN_TAG
 from allele_mlflow.tracking.frames import Reader
 from allele_mlflow.units import Direction
 
-#: Of a version: which runs measured it, as a selection that means the same for ever.
-EVIDENCE_TAG = "allele.evidence"
 _VERIFIED_TAG = "allele.genome.best.verified"
 _NS_PER_DAY = 86_400 * 10**9
 
@@ -97,7 +93,7 @@ def gather_facts(
     tracking_uri: str,
     policy: Policy,
     *,
-    evidence: str | None,
+    evidence: str,
     holder: int | None,
     holder_evidence: str | None,
     prefix: str,
@@ -109,7 +105,7 @@ def gather_facts(
         reader: Of the store of runs.
         tracking_uri: The same.
         policy: Says what is asked.
-        evidence: Selection of the version's runs; None where none was named.
+        evidence: Selection of the version's runs.
         holder: Who holds the stage.
         holder_evidence: Selection of the holder's runs.
         prefix: Of experiments.
@@ -117,8 +113,6 @@ def gather_facts(
         AnalysisError: a selection means nothing.
         TrackingError: the store does not answer.
     """
-    if evidence is None:
-        return Facts(None, holder=holder, compared=None), {"evidence": None}
     own = select(reader, tracking_uri, evidence, prefix=prefix)
     runs = own.frames.runs
     finished = runs[~runs["is_failed"].astype(bool)]
@@ -143,15 +137,6 @@ def gather_facts(
         "compared": [vars(one) for one in compared or ()],
     }
     return facts, document
-
-
-def evidence_document(document: Mapping[str, Any], checks: list[Check]) -> tuple[bytes, str]:
-    """
-    The evidence as it is kept, and its SHA-256.
-    """
-    told = {"format": 1, **document, "checks": [vars(one) for one in checks]}
-    data = canonical_json(told) + b"\n"
-    return data, hashlib.sha256(data).hexdigest()
 
 
 def _compare(holder: Selection, own: Selection, policy: Policy) -> list[Compared]:

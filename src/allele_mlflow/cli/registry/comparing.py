@@ -82,7 +82,8 @@ def _compared(
 ) -> SuiteComparison:
     from allele_mlflow.analysis.suite_comparison import compare_selections
     from allele_mlflow.errors import ErrorKind
-    from allele_mlflow.registry.evidence import EVIDENCE_TAG, objectives_of
+    from allele_mlflow.registry.evidence import objectives_of
+    from allele_mlflow.registry.evidence_document import EVIDENCE_TAG
 
     sides = []
     for where in (one, other):

@@ -23,7 +23,7 @@ from allele_mlflow.cli.registry.opening import (
 from allele_mlflow.settings import Settings
 
 if TYPE_CHECKING:
-    from allele_mlflow.registry.gates import Check, Policy
+    from allele_mlflow.registry.gates import Check, Facts, Policy
     from allele_mlflow.registry.journal import Entry, Stage
     from allele_mlflow.registry.registry import Registry
 
@@ -136,30 +136,47 @@ def _judge(
 ) -> tuple[list[Check], bytes]:
     from dataclasses import replace
 
-    from allele_mlflow.registry.evidence import EVIDENCE_TAG, evidence_document, gather_facts
+    from allele_mlflow.registry.evidence_document import (
+        EVIDENCE_TAG,
+        evidence_document,
+        gather_nothing,
+    )
     from allele_mlflow.registry.gates import check_gate
-    from allele_mlflow.tracking.reader import open_reader
 
     set_tags(opened, name, number, tags_of_evidence(settings, evidence))
     opened.load_version(f"{name}/{number}")  # every hash is checked first
     tags = opened.version(name, number).tags
     theirs = opened.version(name, holder).tags if holder is not None else {}
-    uri = settings.tracking_uri
-    with contextlib.closing(open_reader(uri)) as reader:
-        facts, document = gather_facts(
-            reader,
-            uri,
-            policy,
-            evidence=tags.get(EVIDENCE_TAG),
-            holder=holder,
-            holder_evidence=theirs.get(EVIDENCE_TAG),
-            prefix=settings.experiment_prefix,
-        )
+    evidence = tags.get(EVIDENCE_TAG)
+    if evidence is None:
+        facts, document = gather_nothing(holder)
+    else:
+        others = theirs.get(EVIDENCE_TAG)
+        facts, document = _gather(settings, policy, evidence, holder, others)
     chain = opened.history(name)
     facts = replace(facts, approvals=chain.approvals(number, stage), author=chain.author(number))
     checks = check_gate(policy, facts)
     data, _ = evidence_document(document, checks)
     return checks, data
+
+
+def _gather(
+    settings: Settings, policy: Policy, evidence: str, holder: int | None, others: str | None
+) -> tuple[Facts, dict[str, Any]]:
+    from allele_mlflow.registry.evidence import gather_facts
+    from allele_mlflow.tracking.reader import open_reader
+
+    uri = settings.tracking_uri
+    with contextlib.closing(open_reader(uri)) as reader:
+        return gather_facts(
+            reader,
+            uri,
+            policy,
+            evidence=evidence,
+            holder=holder,
+            holder_evidence=others,
+            prefix=settings.experiment_prefix,
+        )
 
 
 def _promotion_lines(
