@@ -184,6 +184,15 @@ class Registry:
             )
         return name, int(rest)
 
+    def version_of(self, name: str, content: str) -> int | None:
+        """
+        The number of the version with this content; None where there is none, or no such model.
+        """
+        try:
+            return _registered(self._chain_of(name), content)
+        except NotFoundError:
+            return None
+
     def standing(self, name: str, *, at: str | None = None) -> Standing:
         """
         Where every version stands, or stood at a time (UTC, ISO 8601).
