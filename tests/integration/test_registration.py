@@ -8,8 +8,9 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import chdir, closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -19,8 +20,9 @@ from allele_mlflow.matrix.find_suite import find_suite
 from allele_mlflow.matrix.options import RunOptions
 from allele_mlflow.matrix.prepared import prepare_suite
 from allele_mlflow.matrix.registration import Registration, reevaluate, register_best
+from allele_mlflow.matrix.results import Outcome
 from allele_mlflow.matrix.runner import SuiteRunner
-from allele_mlflow.matrix.suite_results import SuiteResults
+from allele_mlflow.matrix.suite_results import Published, SuiteResults
 from allele_mlflow.registry.evidence import EVIDENCE_TAG
 from allele_mlflow.registry.gates import Policy
 from allele_mlflow.registry.journal import Stage
@@ -73,7 +75,7 @@ def place(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) ->
         yield Place(tmp_path)
 
 
-def write(place: Place, *levels: float, repeats: int = 8, more: str = "", **fields: str) -> str:
+def write(place: Place, *levels: float, repeats: int = 6, more: str = "", **fields: str) -> str:
     """
     The suite `persona` over these levels; its file.
     """
@@ -140,9 +142,9 @@ def test_from_a_suite_to_production_and_back(place: Place) -> None:
     assert "persona/1 already, candidate" in run_suite(place, "--resume")["registered"]["said"]
     assert versions(place) == 1
     assert "FAILED min_runs: 2 finished runs: want 6" in promote(place, "persona/1", "few", code=1)
-    again = command(place, "reevaluate", "persona.toml", "persona@candidate", "--repeats", "8")
+    again = command(place, "reevaluate", "persona.toml", "persona@candidate", "--repeats", "6")
     assert "persona/1, candidate: score" in again.stdout
-    assert "on 8 fresh seeds" in again.stdout
+    assert "on 6 fresh seeds" in again.stdout
     assert "persona/1 holds production now" in promote(place, "persona@candidate", "the first")
 
     write(place, 0.2)
@@ -171,18 +173,33 @@ def test_from_a_suite_to_production_and_back(place: Place) -> None:
     assert now.split("production")[1].strip() == "1"
 
 
-def run_in_python(settings: Settings) -> Registration:
+class Ran(NamedTuple):
     """
-    The suite from its file to the registry, as a program does it.
+    A suite that a program has run.
+    """
+
+    outcome: Outcome
+    published: Published
+
+    def register(self, settings: Settings) -> Registration | None:
+        """
+        What comes after it.
+        """
+        published = self.published
+        return register_best(
+            self.outcome, published.run_uid, settings, is_complete=published.is_complete
+        )
+
+
+def run_in_python(settings: Settings) -> Ran:
+    """
+    The suite from its file to MLflow.
     """
     found = find_suite("persona.toml")
     prepared = prepare_suite(found.suite, found.folder, text=found.text)
     results = SuiteResults(prepared, settings)
     outcome = SuiteRunner(prepared, RunOptions(), settings, finish=results.publish).run()
-    published = results.published()
-    made = register_best(outcome, published.run_uid, settings, is_complete=published.is_complete)
-    assert made is not None
-    return made
+    return Ran(outcome, results.published())
 
 
 def test_the_same_in_python(place: Place) -> None:
@@ -210,18 +227,20 @@ def test_the_same_in_python(place: Place) -> None:
         return judged.is_passed
 
     write(place, 0.5, repeats=2)
-    first = run_in_python(settings)
+    ran = run_in_python(settings)
+    first = ran.register(settings)
+    assert first is not None
     assert (first.version, first.stage) == (1, "candidate")
     assert not promoted(1)
-    found = find_suite("persona.toml")
-    prepared = prepare_suite(found.suite, found.folder, text=found.text)
-    again = reevaluate(prepared, "persona/1", settings, repeats=8)
+    again = reevaluate(ran.outcome.prepared, "persona/1", settings, repeats=6)
     assert again.verification is not None
     assert again.verification.is_whole
     assert promoted(1)
     for level, version, is_better in ((0.2, 2, False), (0.9, 3, True)):
         write(place, level)
-        assert run_in_python(settings).version == version
+        made = run_in_python(settings).register(settings)
+        assert made is not None
+        assert made.version == version
         assert promoted(version) is is_better
     registry.rollback("persona", Stage.PRODUCTION, reason="complaints")
     assert registry.load("persona@production").traits == {"level": 0.5}
@@ -238,15 +257,15 @@ def test_the_same_in_python(place: Place) -> None:
         evidence=other,
     )
     assert [one.said for one in judged.checks] == [
-        "8 of 8 runs do not say that the fitness was earned again"
+        "6 of 6 runs do not say that the fitness was earned again"
     ]
     measured = [run for run in place.runs() if run.tags[tags.KIND] == "verification_cell"]
     by_genome: dict[str, set[str]] = {}
     for one in measured:
         by_genome.setdefault(one.params["genome"], set()).add(one.tags[tags.SEED])
     sequences = sorted(by_genome.values(), key=len)
-    assert [len(one) for one in sequences] == [8, 8, 8]
-    assert len(set.union(*sequences)) == 8
+    assert [len(one) for one in sequences] == [6, 6, 6]
+    assert len(set.union(*sequences)) == 6
     assert not set.union(*sequences) & {run.tags[tags.SEED] for run in place.cells()}
 
 
@@ -256,48 +275,58 @@ def test_a_genome_that_was_changed_after_it_was_scored_is_no_candidate(place: Pl
     development, with by how much it falls short; measured again by hand, the exit code is 1; and a
     gate that wants verified runs refuses it.
     """
-    write(place, 0.9, more='params = {mode = "changed"}')
+    write(place, 0.9, repeats=3, more='params = {mode = "changed"}')
     found = run_suite(place)["registered"]
     assert found["said"].startswith("registered persona/1 for development, no candidate: score ")
     assert "better than they make likely (up to" in found["said"]
     assert (found["stage"], found["measured"]["is_verified"]) == ("development", False)
     again = command(place, "reevaluate", "persona.toml", "persona/1", "--json", code=1)
-    assert json.loads(again.stdout)["measured"]["count"] == 8
+    assert json.loads(again.stdout)["measured"]["count"] == 3
     (place.folder / "gates.toml").write_text("[staging]\nis_verified = true\n")
     told = ("registry", "promote", "persona/1", "staging", "--reason", "x", "--gates", "gates.toml")
-    assert "8 of 8 runs do not say" in command(place, *told, code=1).stdout
+    assert "3 of 3 runs do not say" in command(place, *told, code=1).stdout
 
 
-def test_what_cannot_be_registered_is_said_and_changes_nothing(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_registered_is_said(place: Place) -> None:
     """
-    No run that names a genome, one that cannot be measured again, a registry that is away: a note
-    says why, nothing is registered, and the suite ends as it would have.
+    No run that names a genome, a registry that is away, a genome that cannot be measured again, or
+    whose file was changed: a line says why, nothing is registered and nothing is raised.
     """
-    write(place, 0.5, more='params = {mode = "silent"}')
-    assert "no finished run says which genome" in run_suite(place)["registered"]["said"]
+    settings = load()
     write(place, 0.5, evaluate="measure_never")
-    said = run_suite(place)["registered"]["said"]
-    assert said.startswith("no genome registered: it could not be measured again")
-    assert "ValueError: no such judge" in said
-    assert versions(place) == 0
+    ran = run_in_python(settings)
+
+    def said(ran: Ran, **overrides: Any) -> str:
+        made = ran.register(load(overrides))
+        assert made is not None
+        assert made.version is None
+        return made.said
+
+    other = ran._replace(published=replace(ran.published, run_uid="another"))
+    assert "no finished run says which genome is its best" in said(other)
     (place.folder / "file").write_text("")
-    monkeypatch.setenv("ALLELE_MLFLOW_MODEL_REGISTRY_URI", "sqlite:///file/registry.db")
-    write(place, 0.5)
-    assert run_suite(place)["registered"]["said"].startswith("no genome registered: ")
+    away = f"sqlite:///{place.folder / 'file' / 'registry.db'}"
+    assert said(ran, model_registry_uri=away).startswith("no genome registered: ")
+    assert said(ran).startswith("no genome registered: it could not be measured again: ")
+    assert "ValueError: no such judge" in said(ran)
+    (run,) = place.cells()
+    (genome,) = run.artifact("genomes").iterdir()
+    genome.write_text(genome.read_text().replace("0.5", "0.9"))
+    assert "was changed: its hash is" in said(ran)
+    assert versions(place) == 0
 
 
-@pytest.mark.parametrize("name", ["AUTO_REGISTER_MODELS", "MODEL_REGISTRY_ENABLED"])
-def test_switched_off_nothing_is_registered(
-    place: Place, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_switched_off_nothing_is_registered(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     With either setting false nothing is measured again, registered or said.
     """
-    monkeypatch.setenv(f"ALLELE_MLFLOW_{name}", "false")
     write(place, 0.5)
+    monkeypatch.setenv("ALLELE_MLFLOW_AUTO_REGISTER_MODELS", "false")
     found = run_suite(place)
+    assert (found["registered"], found["notes"]) == (None, [])
+    monkeypatch.delenv("ALLELE_MLFLOW_AUTO_REGISTER_MODELS")
+    monkeypatch.setenv("ALLELE_MLFLOW_MODEL_REGISTRY_ENABLED", "false")
+    found = run_suite(place, "--resume")
     assert (found["registered"], found["notes"]) == (None, [])
     assert {run.tags[tags.KIND] for run in place.runs()} == {"suite", "cell"}
     assert versions(place) == 0
