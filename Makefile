@@ -46,7 +46,7 @@ ui: $(FOR_UI) ## MLflow's own UI on the demo's data
 	@echo "http://127.0.0.1:$(PORT) (Ctrl-C ends it)"
 	@cd demo && PYTHONWARNINGS=ignore MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
 		../$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db \
-		--host 127.0.0.1 --port $(PORT) --workers 1
+		--registry-store-uri sqlite:///mlflow_registry.db --host 127.0.0.1 --port $(PORT) --workers 1
 
 test: $(FOR_TEST) ## every test that pip alone can serve
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal

@@ -22,7 +22,6 @@ PREFIX = "ALLELE_MLFLOW_"
 #: Settings that later issues bring to life; setting one of them warns.
 NOT_YET_IN_FORCE = frozenset(
     {
-        "auto_register_models",
         "artifact_retention_days",
     }
 )

@@ -15,7 +15,7 @@ from rich.text import Text
 from allele_mlflow.cli.compare import comparison_text
 from allele_mlflow.cli.exit_codes import ExitCode
 from allele_mlflow.cli.output import json_text, say, shown
-from allele_mlflow.cli.registry.opening import open_settings_registry, select_evidence
+from allele_mlflow.cli.registry.opening import open_settings_registry
 from allele_mlflow.cli.rendering import rendered
 from allele_mlflow.errors import AnalysisError
 from allele_mlflow.settings import Settings
@@ -82,7 +82,7 @@ def _compared(
 ) -> SuiteComparison:
     from allele_mlflow.analysis.suite_comparison import compare_selections
     from allele_mlflow.errors import ErrorKind
-    from allele_mlflow.registry.evidence import objectives_of
+    from allele_mlflow.registry.evidence import objectives_of, select_evidence
     from allele_mlflow.registry.evidence_document import EVIDENCE_TAG
 
     sides = []
