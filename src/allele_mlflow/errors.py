@@ -52,6 +52,8 @@ class ErrorKind(StrEnum):
     BAD_GENOME = "bad_genome"
     OTHER_HOLDER = "other_holder"
     GATE = "gate"
+    #: What is asked for cannot be told from what there is, and would be done at a guess.
+    UNCLEAR = "unclear"
 
 
 class AlleleMlflowError(Exception):
