@@ -19,12 +19,6 @@ from allele_mlflow.resolution import parse_rules, text_of
 from allele_mlflow.uris import is_remote_uri, mask_secrets
 
 PREFIX = "ALLELE_MLFLOW_"
-#: Settings that later issues bring to life; setting one of them warns.
-NOT_YET_IN_FORCE = frozenset(
-    {
-        "artifact_retention_days",
-    }
-)
 LOCAL_BATCH_SIZE = 100
 REMOTE_BATCH_SIZE = 1000
 
@@ -100,7 +94,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = LOCAL_BATCH_SIZE
     artifact_retention_days: Annotated[
-        int, Meta(ge=0, description="Age in days after which retention may remove artifacts.")
+        int,
+        Meta(
+            ge=0,
+            description="Age in days from which on `allele-mlflow gc` deletes artifacts that "
+            "nothing reaches. Nothing is deleted but by that command.",
+        ),
     ] = 30
     spool_dir: Annotated[
         str,
@@ -291,7 +290,6 @@ class SettingFacts(NamedTuple):
     default: str
     values: str
     description: str
-    is_in_force: bool
 
 
 def describe(name: str) -> SettingFacts:
@@ -305,7 +303,6 @@ def describe(name: str) -> SettingFacts:
         default=_text_of(DEFAULTS[name]),
         values=_values_of(name),
         description=next(meta.description for meta in metadata if meta.description),
-        is_in_force=name not in NOT_YET_IN_FORCE,
     )
 
 

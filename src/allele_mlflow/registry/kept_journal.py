@@ -37,7 +37,8 @@ STAGE_TAG = "allele.stage"
 ATTEMPTS = 100
 #: How often aliases that could not be set are tried.
 _MIRROR_ATTEMPTS = 3
-_EVIDENCE = "evidence"
+#: Where documents of evidence lie among the artifacts of the journal's run, each under its hash.
+EVIDENCE_FOLDER = "evidence"
 _logger = logging.getLogger(__name__)
 
 
@@ -128,7 +129,7 @@ class KeptJournal:
         digest = hashlib.sha256(data).hexdigest()
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / f"{digest}.json").write_bytes(data)
-            place = self._client.keep_files(self.run_id, Path(folder), _EVIDENCE)
+            place = self._client.keep_files(self.run_id, Path(folder), EVIDENCE_FOLDER)
         return digest, f"{place}/{digest}.json"
 
     def check_evidence(self, digest: str) -> str | None:
@@ -136,7 +137,7 @@ class KeptJournal:
         What is wrong with a document that was kept; None where it is as it was.
         """
         try:
-            data = self._client.fetch_file(self.run_id, f"{_EVIDENCE}/{digest}.json")
+            data = self._client.fetch_file(self.run_id, f"{EVIDENCE_FOLDER}/{digest}.json")
         except NotFoundError:
             return "its evidence is gone"
         if hashlib.sha256(data).hexdigest() != digest:

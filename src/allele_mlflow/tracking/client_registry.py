@@ -27,6 +27,8 @@ MODEL_TAG = "allele.registry.model"
 TOKEN_TAG = "allele.token"
 _ATTEMPTS = 3
 _PAGE = 200
+#: Of versions MLflow gives more at once; fewer pages are fewer that change between two.
+_LONG_PAGE = 10_000
 #: What may not stand in a filter of MLflow's: its parser knows no escapes.
 _UNSAFE = re.compile(r"[^\w .\-]")
 _MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"})
@@ -97,6 +99,31 @@ class ClientRegistry:
         with self._asking(f"versions of {name!r}") as client:
             found = _search(client, name, wanted)
         return [one for one in found if one.tags.get(tag) == value]
+
+    def all_versions(self) -> list[tuple[str, StoredVersion]]:
+        """
+        All versions of all models with the names of these, ours or not.
+        """
+        found: list[tuple[str, StoredVersion]] = []
+        token = None
+        with self._asking("versions of all models") as client:
+            while True:
+                # by name, so that a tag that is set meanwhile moves none to a page that was read
+                page = client.search_model_versions(
+                    max_results=_LONG_PAGE, order_by=["name ASC"], page_token=token
+                )
+                found += [(str(one.name), _version(one)) for one in page]
+                token = page.token
+                if not token:
+                    return found
+
+    def versions_of_run(self, run_id: str) -> list[str]:
+        """
+        The versions that say they come from a run, as `name/number`.
+        """
+        with self._asking(f"versions of run {run_id}") as client:
+            found = client.search_model_versions(f"run_id = '{run_id}'")
+            return [f"{one.name}/{one.version}" for one in found]
 
     def artifact_uri(self, run_id: str) -> str | None:
         """

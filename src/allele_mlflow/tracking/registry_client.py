@@ -19,7 +19,7 @@ from pathlib import Path
 
 from allele_mlflow.errors import ErrorKind, NotFoundError, RegistryError, TransientTrackingError
 from allele_mlflow.tracking.artifact_names import check_artifact_path
-from allele_mlflow.tracking.client_registry import ClientRegistry
+from allele_mlflow.tracking.client_registry import MODEL_TAG, ClientRegistry
 from allele_mlflow.tracking.error_mapping import mapped_errors
 from allele_mlflow.tracking.schema import sqlite_path
 from allele_mlflow.tracking.sql_registry import SqlRegistry, local_folder
@@ -34,6 +34,7 @@ from allele_mlflow.tracking.stored_models import (
 __all__ = [
     "JOURNAL_TAG",
     "KIND_TAG",
+    "MODEL_TAG",
     "USUAL_KIND",
     "RegistryClient",
     "StoredModel",
@@ -224,6 +225,18 @@ class RegistryClient:
         All versions, oldest first.
         """
         return self._rows().versions(name)
+
+    def all_versions(self) -> list[tuple[str, StoredVersion]]:
+        """
+        All versions of all models with the names of these, ours or not.
+        """
+        return self._mlflow.all_versions()
+
+    def versions_of_run(self, run_id: str) -> list[str]:
+        """
+        The versions that say they come from a run, as `name/number`.
+        """
+        return self._mlflow.versions_of_run(run_id)
 
     def tag_version(self, name: str, number: int, key: str, value: str) -> None:
         """
