@@ -164,7 +164,7 @@ def read_experiments(
     reader: Reader,
     experiment_ids: Sequence[str],
     *,
-    with_tags: Mapping[str, str] | None = None,
+    with_tags: Mapping[str, str | None] | None = None,
     metric_keys: Sequence[str] | None = None,
 ) -> ExperimentFrames:
     """

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from allele_mlflow.registry.evidence import (
     EVIDENCE_TAG,
     evidence_document,
+    evidence_tags,
     gather_facts,
-    pin_evidence,
+    select_evidence,
 )
 from allele_mlflow.registry.gates import Check, Policy, check_gate, policy_of
 from allele_mlflow.registry.journal import Stage
@@ -79,8 +80,9 @@ def judge(
         TrackingError: a store does not answer.
     """
     if evidence is not None:
-        registry.tag(name, version, EVIDENCE_TAG, pin_evidence(settings, evidence))
-    content = registry.load(f"{name}/{version}").content
+        for key, value in evidence_tags(select_evidence(settings, evidence)).items():
+            registry.tag(name, version, key, value)
+    content = registry.load_version(f"{name}/{version}").content
     told = registry.version(name, version).tags
     holder = registry.standing(name).holders.get(stage)
     theirs = registry.version(name, holder).tags if holder is not None else {}

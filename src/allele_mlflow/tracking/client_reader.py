@@ -80,7 +80,7 @@ class ClientReader:
         experiment_ids: Sequence[str] | None = None,
         *,
         with_deleted: bool = False,
-        with_tags: Mapping[str, str] | None = None,
+        with_tags: Mapping[str, str | None] | None = None,
         tag_keys: Sequence[str] | None = None,
         param_keys: Sequence[str] | None = None,
         metric_keys: Sequence[str] | None = None,
@@ -213,7 +213,7 @@ def _frames_of(runs: Iterable[Any], wanted: WantedRuns) -> RunFrames:
     metrics: list[Sequence[Any]] = []
     for run in runs:
         info, data, uid = run.info, run.data, run.info.run_id
-        if not wanted.with_tags.items() <= data.tags.items():
+        if not _has(data.tags, wanted.with_tags):
             continue
         rows.append(
             (
@@ -231,6 +231,13 @@ def _frames_of(runs: Iterable[Any], wanted: WantedRuns) -> RunFrames:
         ]
     return RunFrames(
         runs_frame(rows), pairs_frame(params), pairs_frame(tags), history_frame(metrics)
+    )
+
+
+def _has(tags: Mapping[str, str], wanted: Mapping[str, str | None]) -> bool:
+    return all(
+        tags.get(key, "") != "" if value is None else tags.get(key) == value
+        for key, value in wanted.items()
     )
 
 
