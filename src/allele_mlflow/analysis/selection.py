@@ -25,10 +25,10 @@ from allele_mlflow import suite_tags as tags
 from allele_mlflow.analysis.frames import (
     ExperimentFrames,
     counted_runs,
-    param_value,
     params_by_run,
     read_experiments,
 )
+from allele_mlflow.analysis.run_expressions import runs_that_hold
 from allele_mlflow.analysis.sides import CELL, IS_FAILED, SEED
 from allele_mlflow.environment.fingerprint import Environment, read_environment
 from allele_mlflow.errors import AnalysisError, ErrorKind
@@ -313,45 +313,11 @@ def _of_target(
 
 
 def _that_hold(reader: Reader, frames: ExperimentFrames, target: Target) -> pd.DataFrame:
-    wanted = target.wanted
-    assert wanted is not None
-    told = {run_id: _plain(params) for run_id, params in params_by_run(frames.params).items()}
-    known = {name for params in told.values() for name in params}
-    if not wanted.names <= known:
-        for run_id, key, value in _tags_of(reader, frames.runs):
-            told.setdefault(run_id, {}).setdefault(_identifier(key), param_value(value))
-        known = {name for params in told.values() for name in params}
-    unknown = sorted(wanted.names - known)
-    if unknown:
-        theirs = sorted(name for name in known if not name.startswith(("allele_", "mlflow_")))
-        raise _none(
-            target.text,
-            f"no run has a param or tag {unknown[0]!r}; there are {', '.join(theirs) or 'none'}",
-        )
-    ids = [
-        run_id
-        for run_id, params in told.items()
-        if wanted.names <= params.keys() and wanted.holds(params)
-    ]
-    found = frames.runs[frames.runs["run_id"].isin(ids)]
+    assert target.wanted is not None
+    found = runs_that_hold(reader, frames, target.wanted, text=target.text)
     if not len(found):
         raise _none(target.text, f"of {len(frames.runs)} runs it is true of none")
     return found
-
-
-def _tags_of(reader: Reader, runs: pd.DataFrame) -> list[tuple[str, str, str]]:
-    ids = list(runs["experiment_id"].unique())
-    told = reader.runs(ids, param_keys=[], metric_keys=[]).tags
-    own = told[told["run_id"].isin(runs["run_id"])]
-    return list(own[["run_id", "key", "value"]].itertuples(index=False, name=None))
-
-
-def _plain(params: Mapping[str, Any]) -> dict[str, Any]:
-    return {_identifier(name): value for name, value in params.items()}
-
-
-def _identifier(name: str) -> str:
-    return re.sub(r"\W", "_", name)
 
 
 def _label(target: Target, execution: Mapping[str, Any] | None) -> str:

@@ -208,9 +208,9 @@ class SuiteResults:
         log.metrics(numbers)
         log.tags(
             {
-                "allele.suite.finished": outcome.finished_count,
-                "allele.suite.failed": outcome.failed_count,
-                "allele.suite.not_run": outcome.left_count,
+                tags.FINISHED_COUNT: outcome.finished_count,
+                tags.FAILED_COUNT: outcome.failed_count,
+                tags.NOT_RUN_COUNT: outcome.left_count,
             }
         )
 

@@ -107,6 +107,7 @@ class SqlReader:
         self,
         experiment_ids: Sequence[str] | None = None,
         *,
+        run_ids: Sequence[str] | None = None,
         with_deleted: bool = False,
         with_tags: Mapping[str, str] | None = None,
         tag_keys: Sequence[str] | None = None,
@@ -118,6 +119,7 @@ class SqlReader:
         """
         wanted = check_runs_request(
             experiment_ids,
+            run_ids=run_ids,
             with_deleted=with_deleted,
             with_tags=with_tags,
             tag_keys=tag_keys,
@@ -193,6 +195,9 @@ class SqlReader:
         if wanted.experiment_ids is not None:
             conditions.append("experiment_id IN :experiments")
             given["experiments"] = [int(one) for one in wanted.experiment_ids]
+        if wanted.run_ids is not None:
+            conditions.append("run_uuid IN :runs")
+            given["runs"] = wanted.run_ids
         for number, (key, value) in enumerate(wanted.with_tags.items()):
             conditions.append(
                 "run_uuid IN (SELECT run_uuid FROM tags"
