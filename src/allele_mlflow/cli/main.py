@@ -24,6 +24,7 @@ COMMANDS = {
     "anytime": "Show how good searches are after how many evaluations.",
     "compare": "Compare suites, cells or runs with statistics.",
     "confirm": "Run two commits in turn: is one worse?",
+    "dashboard": "Show suites, runs and deliveries in a browser.",
     "design": "Say what a suite can show, before it is run.",
     "doctor": "Check this machine, its spool and its store.",
     "drill": "Try the guarantees on this machine.",

@@ -1,0 +1,27 @@
+"""
+All pages, in the order of the bar at the top, and all actions. A new one is added here.
+"""
+
+from __future__ import annotations
+
+from allele_mlflow.dashboard.pages import (
+    alerts,
+    delivery,
+    experiment,
+    run,
+    runs,
+    suite,
+    suites,
+)
+from allele_mlflow.dashboard.pages.page import Action, Page
+
+PAGES: tuple[Page, ...] = (
+    suites.PAGE,
+    experiment.PAGE,
+    runs.PAGE,
+    suite.PAGE,
+    run.PAGE,
+    alerts.PAGE,
+    delivery.PAGE,
+)
+ACTIONS: tuple[Action, ...] = ()
