@@ -57,7 +57,7 @@ class LiveRuns:
         try:
             last, said_s = b"", now_monotonic_s()
             while not self._source.is_closing:
-                told, is_over = await self._source.ask(partial(self._look, run_uid))
+                told, is_over = await self._source.look(partial(self._look, run_uid))
                 if told != last:
                     last, said_s = told, now_monotonic_s()
                     yield b"event: look\ndata: " + told + b"\n\n"

@@ -142,13 +142,13 @@ def write_moment(value: datetime | int | str) -> str:
     A moment, given as such, in ms since 1970, or as it is written in ISO 8601.
     """
     if isinstance(value, str):
-        return shorten(clean(value.replace("T", " ")), 40)
+        return shorten(clean(value.replace("T", " ").partition("+")[0]), 40)
     if isinstance(value, int):
         try:
             value = datetime.fromtimestamp(value / 1000, tz=UTC)
         except (OverflowError, OSError, ValueError):
             return MISSING  # MLflow takes any number for a time
-    return write_time(value)
+    return write_time(value).removesuffix(" UTC")  # the page says so once
 
 
 def _sort_state(view: View, column: Column) -> str:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TypeVar
@@ -23,8 +22,10 @@ from allele_mlflow.watching.spools import find_all_spools
 
 T = TypeVar("T")
 
-#: Threads that ask, and so readers that are open, at most: the machine has other work.
-MOST_THREADS = 4
+#: Threads that ask the store, and so readers that are open, at most: the machine has other work,
+#: and each holds some memory for good. Others look into spools for pages that are kept up to date.
+MOST_THREADS = 2
+MOST_LOOKING_THREADS = 2
 #: Suites whose file is kept: it never changes.
 KEPT_FACTS = 256
 
@@ -47,7 +48,7 @@ class Source:
         self._idle: list[Reader] = []
         self._facts: dict[str, SuiteFacts] = {}
         self._lock = Lock()
-        self._limiter: anyio.CapacityLimiter | None = None
+        self._limiters: dict[str, anyio.CapacityLimiter] = {}
         #: Set when the server is about to end: whoever streams comes to an end too.
         self.is_closing = False
 
@@ -62,9 +63,13 @@ class Source:
         """
         What a function that may block returns, from a thread of its own.
         """
-        if self._limiter is None:
-            self._limiter = anyio.CapacityLimiter(MOST_THREADS)
-        return await anyio.to_thread.run_sync(partial(question), limiter=self._limiter)
+        return await self._run(question, "ask", MOST_THREADS)
+
+    async def look(self, question: Callable[[], T]) -> T:
+        """
+        The same for short questions that come again and again: they wait for no long one.
+        """
+        return await self._run(question, "look", MOST_LOOKING_THREADS)
 
     @contextlib.contextmanager
     def reader(self) -> Iterator[Reader]:
@@ -123,3 +128,8 @@ class Source:
             readers, self._idle = self._idle, []
         for reader in readers:
             reader.close()
+
+    async def _run(self, question: Callable[[], T], kind: str, most: int) -> T:
+        if kind not in self._limiters:
+            self._limiters[kind] = anyio.CapacityLimiter(most)
+        return await anyio.to_thread.run_sync(question, limiter=self._limiters[kind])

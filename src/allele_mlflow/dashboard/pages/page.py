@@ -52,6 +52,7 @@ class Column:
         kind: How it is written.
         path: Of the page that it leads to, in which attributes of the row stand in braces.
         can_sort: Whether the page can be sorted by it.
+        option: The option of the page that its link sets to its value.
     """
 
     name: str
@@ -59,6 +60,16 @@ class Column:
     kind: Kind = Kind.TEXT
     path: str = ""
     can_sort: bool = True
+    option: str = ""
+
+    @property
+    def style(self) -> str:
+        """
+        The class of its cells: numbers stand to the right, times in one line.
+        """
+        if self.is_number:
+            return "number"
+        return self.kind.value if self.kind in (Kind.TIME, Kind.NAME) else ""
 
     @property
     def is_number(self) -> bool:

@@ -75,7 +75,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 METRIC_COLUMNS = (
-    Column("key", "Metric", Kind.NAME),
+    Column("key", "Metric", Kind.NAME, option="metric"),
     Column("value", "Value", Kind.NUMBER),
     Column("unit", "Unit"),
     Column("step", "Step", Kind.COUNT),
@@ -84,7 +84,7 @@ METRIC_COLUMNS = (
 PHASE_COLUMNS = (
     Column("name", "Phase", Kind.NAME),
     Column("seconds", "Seconds", Kind.SECONDS),
-    Column("count", "Times", Kind.NUMBER),
+    Column("count", "Times", Kind.COUNT),
     Column("cpu_percent_mean", "CPU, % of a core", Kind.NUMBER),
     Column("rss_mb_max", "Memory at most, MB", Kind.NUMBER),
     Column("gpu_percent_mean", "GPU, %", Kind.NUMBER),
@@ -222,7 +222,11 @@ def _ledger(text: str | None) -> list[Pair] | None:
     found = []
     for name, value in told.items():
         parts = value.items() if isinstance(value, dict) else [("", value)]
-        found += [Pair(f"{name} {part}".strip(), f"{count}") for part, count in parts]
+        found += [
+            Pair(f"{name} {part}".strip(), f"{count:,}" if isinstance(count, int) else str(count))
+            for part, count in parts
+            if count is not None
+        ]
     return found
 
 

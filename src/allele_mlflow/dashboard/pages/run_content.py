@@ -49,7 +49,7 @@ class PhaseRow(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     seconds: float | None = None
-    count: float | None = None
+    count: int | None = None
     cpu_percent_mean: float | None = None
     rss_mb_max: float | None = None
     gpu_percent_mean: float | None = None
@@ -124,7 +124,10 @@ def phase_rows(metrics: pd.DataFrame) -> list[PhaseRow]:
         name, _, field = key.removeprefix(PHASE_PREFIX).rpartition("/")
         if key.startswith(PHASE_PREFIX) and name and field in PhaseRow.__struct_fields__:
             found.setdefault(name, {})[field] = float(value)
-    rows = [PhaseRow(name=name, **fields) for name, fields in found.items()]
+    rows = [
+        msgspec.convert({"name": name} | told, PhaseRow, strict=False)
+        for name, told in found.items()
+    ]
     return sorted(rows, key=lambda row: -(row.seconds or 0.0))[:MOST_PHASES]
 
 

@@ -269,13 +269,14 @@ def _trimmed(row: RunRow, params: Sequence[str], metrics: Sequence[str]) -> RunR
 
 def _columns(told: Any, most: int) -> list[str]:
     """
-    Names of params, those that vary first.
+    Names of params: those that vary, where any does.
     """
     values: dict[str, set[str]] = {}
     for params in told:
         for name, value in params.items():
             values.setdefault(name, set()).add(value)
-    return sorted(values, key=lambda name: len(values[name]) < 2)[:most]
+    varied = [name for name in values if len(values[name]) > 1]
+    return (varied or list(values))[:most]
 
 
 def _metrics(rows: Sequence[RunRow], view: View) -> list[str]:

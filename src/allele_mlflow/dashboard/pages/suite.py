@@ -152,7 +152,7 @@ def _chosen(ask: Ask, reader: Reader, execution: Execution, facts: SuiteFacts) -
         return named
     runs = reader.runs(
         [execution.experiment_id],
-        with_tags={tags.EXECUTION: execution.run_uid or "", tags.KIND: tags.RunKind.CELL},
+        with_tags={tags.EXECUTION: execution.run_uid or "", tags.REPEAT: "0"},
         tag_keys=[],
         param_keys=[],
         metric_keys=[],

@@ -25,7 +25,7 @@ from allele_mlflow.dashboard.views import View
 from allele_mlflow.expressions import parse_expression
 from allele_mlflow.tracking.frames import Reader
 
-_COLUMNS = ("kind", "execution", "cell", "cell_key", "repeat", "attempt", "error_category")
+_COLUMNS = ("cell", "cell_key", "repeat", "attempt", "error_category")
 
 
 class CellRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,12 +164,11 @@ def read_cells(reader: Reader, execution: Execution, metric: str, view: View) ->
     frames = read_experiments(
         reader,
         [execution.experiment_id],
-        with_tags={tags.EXECUTION: execution.run_uid or ""},
+        with_tags={tags.EXECUTION: execution.run_uid or "", tags.KIND: tags.RunKind.CELL},
         param_keys=params,
         metric_keys=[metric] if metric else [],
         columns=_COLUMNS,
     )
-    frames = frames.of(frames.runs[frames.runs["kind"] == tags.RunKind.CELL])
     if view.filter and len(frames.runs):
         wanted = parse_expression(view.filter)
         frames = frames.of(runs_that_hold(reader, frames, wanted, text=view.filter))
