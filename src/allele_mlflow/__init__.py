@@ -51,6 +51,9 @@ if TYPE_CHECKING:
     from allele_mlflow.environment.fingerprint import Environment, read_environment
     from allele_mlflow.environment.taking import take_environment
     from allele_mlflow.log_lines import CorrelationFilter, LogContextHandler
+    from allele_mlflow.registry.components import Component
+    from allele_mlflow.registry.genomes import Genome
+    from allele_mlflow.registry.loading import load_component, load_genome
     from allele_mlflow.tracking.reader import artifact_readings, open_reader
 
 __all__ = [
@@ -58,11 +61,13 @@ __all__ = [
     "AlleleMlflowError",
     "AlleleMlflowWarning",
     "Comparability",
+    "Component",
     "CorrelationFilter",
     "DeliveryError",
     "DeliveryReport",
     "Environment",
     "ErrorKind",
+    "Genome",
     "Ledger",
     "LogContextHandler",
     "PermanentTrackingError",
@@ -85,6 +90,8 @@ __all__ = [
     "correlation_context",
     "correlation_id",
     "current_logger",
+    "load_component",
+    "load_genome",
     "open_reader",
     "read_environment",
     "start_logger",
@@ -96,11 +103,15 @@ __all__ = [
 #: which the benchmark's process is to be spared.
 _LATER = {
     "Comparability": "environment.comparability",
+    "Component": "registry.components",
     "CorrelationFilter": "log_lines",
     "Environment": "environment.fingerprint",
+    "Genome": "registry.genomes",
     "LogContextHandler": "log_lines",
     "artifact_readings": "tracking.reader",
     "compare_environments": "environment.comparability",
+    "load_component": "registry.loading",
+    "load_genome": "registry.loading",
     "open_reader": "tracking.reader",
     "read_environment": "environment.fingerprint",
     "take_environment": "environment.taking",

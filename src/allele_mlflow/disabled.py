@@ -35,6 +35,7 @@ SILENCED = (
     "table",
     "figure",
     "genome",
+    "uses",
 )
 
 

@@ -52,6 +52,8 @@ class ErrorKind(StrEnum):
     BAD_GENOME = "bad_genome"
     OTHER_HOLDER = "other_holder"
     GATE = "gate"
+    BAD_COMPONENT = "bad_component"
+    TAMPERED = "tampered"
 
 
 class AlleleMlflowError(Exception):

@@ -27,7 +27,7 @@ from typing import (
 )
 
 from allele_mlflow import snapshots
-from allele_mlflow.clock import now_monotonic_ns, now_monotonic_s, now_ns, pause_s
+from allele_mlflow.clock import now_monotonic_ns, now_monotonic_s, now_ns, pause_s, utc_iso
 from allele_mlflow.distribution import describe_values
 from allele_mlflow.errors import DeliveryError, ErrorKind, RecordError, SidecarError
 from allele_mlflow.failures import Category, describe_failure
@@ -55,6 +55,7 @@ from allele_mlflow.records import (
     canonical_json,
     content_hash,
 )
+from allele_mlflow.references import USES_PREFIX, encode_uses, reference_of
 from allele_mlflow.report import DeliveryReport
 from allele_mlflow.run_phase import Phase, phase_name, place_of
 from allele_mlflow.settings import Settings, mask_secrets
@@ -172,6 +173,8 @@ class RunLogger:
         self._flush_ids = count(1).__next__
         self._artifacts = snapshots.ArtifactPaths()
         self._genomes: set[str] = set()
+        #: Of each component that was used, how it was named and from when on.
+        self._uses: dict[str, dict[str, str]] = {}
         self._feed = Feed(stream)
         #: The rules of alerts, for runs below this one too.
         self._alerts = NO_ALERTS
@@ -444,6 +447,39 @@ class RunLogger:
         if name is not None:
             self.tag(f"allele.genome.{name}", identity)
         return identity
+
+    def uses(self, what: object) -> None:
+        """
+        Say that the run uses a version of a component or genome in the registry: a tag
+        `allele.uses.<name>` says how it was named, and from when on.
+
+        The registry is not asked: its journal knows who held a stage at that time. The same again
+        says nothing new. Of several processes in one run, the last one's word on a component
+        stands.
+
+        Args:
+            what: `"name@stage"`, `"name/3"`, or what `load_component` or `load_genome` gave.
+        Raises:
+            RecordError: only with `strict=True`.
+        """
+        try:
+            reference = reference_of(what)
+        except Exception as exc:  # noqa: BLE001 - the log call's border: its attributes are the caller's code
+            self._stream.reject("bad_value", "uses", what, "", plain.said(exc))
+            return
+        key = f"{USES_PREFIX}{reference.name}"
+        problem = limits.check_key(key)
+        if problem is not None:
+            self._stream.reject("bad_key", "uses", what, "", problem)
+            return
+        known = self._uses.setdefault(reference.name, {})
+        if str(reference) in known:
+            return
+        known[str(reference)] = utc_iso(now_ns())
+        told: dict[str, str] = {}
+        while len(told) < len(known):  # else, of two threads, the one that knows less has the word
+            told = known.copy()
+            self.tag(key, encode_uses(told))
 
     # --- other processes and runs ---------------------------------------------------------------
 

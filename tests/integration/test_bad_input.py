@@ -135,6 +135,12 @@ MISTAKES = [
     artifact("bad name", lambda log: log.text("x", "\udcff"), "udcff", "want"),
     artifact("no name", lambda log: log.text("x", ""), "''", "want the artifact's path"),
     artifact("genome", lambda log: log.genome(object(), "g"), "g", "want something JSON knows"),
+    Mistake("uses", lambda log: log.uses("m@x"), "bad_value", "m@x", "", "stage 'x': want one of"),
+    Mistake(
+        "uses a thing", lambda log: log.uses(Grumpy()), "bad_value",
+        "repr failed", "", "what a registry loaded",
+    ),
+    Mistake("uses a name", lambda log: log.uses("a=b/3"), "bad_key", "a=b/3", "", "want letters"),
 ]  # fmt: skip
 
 

@@ -80,6 +80,8 @@ def write_tagged(client: mlflow.MlflowClient) -> tuple[str, list[str]]:
     ids = []
     for number, value in enumerate(HOSTILE):
         tags = {"allele.suite": value, "allele.kind": "cell" if number % 2 else "warm_up"}
+        if number % 3 < 2:  # with any value, with none, and not at all
+            tags["allele.uses.m"] = value if number % 3 else ""
         run = client.create_run(experiment_id, start_time=1000 + number, tags=tags)
         metrics = [Metric(key, float(number), 1, 0) for key in ("a", "b")]
         params = [Param(key, str(number)) for key in ("p", "q")]
@@ -216,6 +218,18 @@ def test_tags_must_all_be_there(opened: tuple[Reader, Written]) -> None:
         assert [len(frame) for frame in found] == [0, 0, 0, 0]
         assert dtypes(found.metrics) == HISTORY
     assert len(reader.runs(ids, with_tags={}).runs) == len(HOSTILE)
+
+
+def test_tag_is_there_with_any_value(opened: tuple[Reader, Written]) -> None:
+    """Without a value wanted, runs come whose tag says anything; not those whose says nothing."""
+    reader, written = opened
+    ids = [written.tagged_experiment_id]
+    found = reader.runs(ids, with_tags={"allele.uses.m": None}, tag_keys=["allele.uses.m"])
+    assert list(found.runs.run_id) == written.tagged[1::3][::-1]
+    assert set(found.tags.value) == set(HOSTILE[1::3])
+    both = {"allele.uses.m": None, "allele.suite": HOSTILE[4]}
+    assert list(reader.runs(ids, with_tags=both).runs.run_id) == [written.tagged[4]]
+    assert len(reader.runs(ids, with_tags={"allele.uses.other": None}).runs) == 0
 
 
 def test_only_asked_keys_come(opened: tuple[Reader, Written]) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,8 @@ def test_from_runs_to_production_and_back(store: Store) -> None:
     then = [one for one in told["entries"] if one["action"] == "promote"][1]["time"]
     assert command(store, "at", "persona", then).stdout.split("production")[1].strip() == "3"
     listed = json.loads(command(store, "list", "--json").stdout)["models"]
-    assert listed == [{"name": "persona", "versions": 3, "holders": {"production": 1}}]
+    holders = {"production": 1}
+    assert listed == [{"name": "persona", "kind": "genome", "versions": 3, "holders": holders}]
     assert "head " + told["head"] in command(store, "verify", "persona").stdout
     assert "empathy" in command(store, "diff", "persona/1", "persona/3").stdout
     assert "0.5" in command(store, "show", "persona@production").stdout
@@ -113,10 +115,80 @@ def test_what_is_wrong_is_said(store: Store) -> None:
         "there is no such experiment"
         in command(store, "register", "m", "high.json", "--evidence", "nosuch", code=2).stderr
     )
-    assert "no trait differs" in command(store, "diff", "m/1", "m@development").stdout
+    assert "nothing differs" in command(store, "diff", "m/1", "m@development").stdout
 
 
 def test_disabled(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """With MODEL_REGISTRY_ENABLED=false every command ends with 2 and that reason."""
     monkeypatch.setenv("ALLELE_MLFLOW_MODEL_REGISTRY_ENABLED", "false")
     assert "model_registry_enabled is false" in command(store, "list", code=2).stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_versions_are_compared_by_their_runs(store: Store) -> None:
+    """Traits and verdicts beside each other, fitness with interval and n from the evidence, and
+    where the version comes from.
+    """
+    made = store.add(AXES, measure(100.0))
+    command(store, "register", "persona", "middle.json", "--evidence", "sorting")
+    store.add(AXES, measure(110.0), seed=7)
+    command(store, "register", "persona", "high.json", "--evidence", "sorting", "--candidate")
+    shown = command(store, "show", "persona/1").stdout
+    assert re.search(
+        r"^score (99|100)\.?\d* \[9\d\.?\d*, 10\d\.?\d*\], n = 16$", shown, re.MULTILINE
+    )
+    compared = command(store, "compare", "persona/1", "persona@candidate").stdout
+    assert re.search(r"empathy +0.5 +0.9 +\+0.4", compared)
+    assert re.search(r"score .* better", compared)
+    assert "8 and 8 runs, in pairs" in compared
+    told = json.loads(command(store, "compare", "persona/1", "persona/2", "--json").stdout)
+    assert [one["where"] for one in told["changes"]] == ["empathy"]
+    assert {row["verdict"] for row in told["comparison"]["rows"]} == {"better"}
+    lineage = json.loads(command(store, "lineage", "persona/1", "--json").stdout)
+    assert (lineage["run"], lineage["commit"]) == (made.run_id, f"{0:040x}")
+    command(store, "register", "persona", "low.json")
+    none = command(store, "compare", "persona/1", "persona/3").stdout
+    assert "the evidence is not compared: persona/3 has none" in none
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_components_by_commands(store: Store) -> None:
+    """Registered with files, promoted, shown with who used it, told apart; a genome is refused
+    under its name.
+    """
+    (store.folder / "operator.json").write_text('{"rate": 0.1}')
+    (store.folder / "faster.json").write_text('{"rate": 0.2}')
+    (store.folder / "weights").mkdir()
+    (store.folder / "weights" / "table.csv").write_text("a,b")
+    operator = ("register", "mutation", "operator.json", "--component", "operator")
+    assert "mutation/1, content" in command(store, *operator, "--files", "weights").stdout
+    command(store, "register", "mutation", "faster.json", "--component", "operator")
+    command(store, "promote", "mutation/1", "candidate", "--reason", "first")
+    time = json.loads(command(store, "history", "mutation", "--json").stdout)["entries"][-1]["time"]
+    user = store.add_run("a", {}, told={"allele.uses.mutation": f"mutation@candidate {time}"})
+    shown = command(store, "show", "mutation/1").stdout
+    assert shown.startswith("mutation/1, operator, candidate, content")
+    assert "files/table.csv 3 bytes" in shown
+    assert "used by 1 runs" in shown
+    assert user in command(store, "lineage", "mutation/1").stdout
+    assert json.loads(command(store, "show", "mutation/2", "--json").stdout)["used_by"] == []
+    diff = command(store, "diff", "mutation/1", "mutation/2").stdout
+    assert re.search(r"\$.rate +0.1 +0.2 +\+0.1", diff)
+    assert "files/table.csv" in diff
+    refused = command(store, "register", "mutation", "low.json", code=2).stderr
+    assert "of the kind operator, not genome" in refused
+    assert "want --component" in command(store, *operator[:3], "--files", "weights", code=2).stderr
+
+
+def test_a_store_of_runs_that_is_away_hides_no_version(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where runs cannot be read, a version is shown, and that its uses are not known is said."""
+    command(store, "register", "m", "low.json")
+    monkeypatch.setenv("ALLELE_MLFLOW_TRACKING_URI", f"sqlite:///{store.folder}/nowhere.db")
+    done = command(store, "show", "m/1", "--json")
+    assert "which runs used it is not known" in done.stderr
+    assert json.loads(done.stdout)["used_by"] is None
+    assert command(store, "lineage", "m/1").stdout.startswith("m/1, content")

@@ -110,6 +110,7 @@ def log_things(log: RunLogger, mapping: Mapping[str, object]) -> None:
     log.table({"a": [1]}, "a.csv")
     log.figure(object(), "a.png")
     assert_type(log.genome({"traits": [0.5]}, "best"), str | None)
+    log.uses("mutation@production")
     log.error(ValueError("survived"), step=3)
     log.artifact(3)  # type: ignore[arg-type]
     log.artifact("report.html", None, True)  # type: ignore[call-arg]

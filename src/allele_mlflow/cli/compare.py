@@ -93,7 +93,7 @@ def compare(
     compared, ranked = _compared(
         settings, selections, metrics, by, options, across_environments=across_environments
     )
-    _write(_rendered(compared, ranked, as_json=as_json, markdown=markdown), output)
+    _write(comparison_text(compared, ranked, as_json=as_json, markdown=markdown), output)
     return _code(compared, fail_on, require_evidence=require_evidence)
 
 
@@ -152,13 +152,16 @@ def _compared(
     return compared, ranked
 
 
-def _rendered(
+def comparison_text(
     compared: Sequence[SuiteComparison],
     ranked: Sequence[SuiteRanking],
     *,
     as_json: bool,
     markdown: bool,
 ) -> str:
+    """
+    Comparisons and rankings as text: for a terminal, as Markdown, or as one JSON document.
+    """
     from allele_mlflow.cli import comparison_tables as tables
     from allele_mlflow.cli.suite_tables import rendered
 

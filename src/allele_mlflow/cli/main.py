@@ -32,7 +32,7 @@ COMMANDS = {
     "import": "Log the results of a finished matrix of Allele's.",
     "predictions": "Score predictions against what came.",
     "recommendations": "Recommend what to try next, and hold advice to account.",
-    "registry": "Keep genomes, promote them on evidence.",
+    "registry": "Keep genomes and components, promote them on evidence.",
     "rejected": "List what was refused, and submit it again.",
     "reproduce": "Run a suite's cell again, from MLflow alone.",
     "run": "Run a matrix suite of benchmarks.",

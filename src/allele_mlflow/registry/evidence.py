@@ -9,16 +9,21 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from allele_mlflow.analysis.comparison import CompareOptions
 from allele_mlflow.analysis.frames import read_alerts
-from allele_mlflow.analysis.selection import Selection, select
+from allele_mlflow.analysis.intervals import estimate_differences
+from allele_mlflow.analysis.selection import Selection, run_table, select
+from allele_mlflow.analysis.sides import IS_FAILED
 from allele_mlflow.analysis.suite_comparison import compare_selections
 from allele_mlflow.clock import now_ns
 from allele_mlflow.errors import AnalysisError
 from allele_mlflow.records import canonical_json
+from allele_mlflow.registry.fitness import Fitness, encode_fitness
 from allele_mlflow.registry.gates import Check, Compared, Facts, Policy
+from allele_mlflow.registry.lineage import COMMIT_TAG, RUN_TAG
 from allele_mlflow.tracking.frames import Reader
 from allele_mlflow.units import Direction
 
@@ -36,6 +41,55 @@ def pin_selection(selection: Selection) -> str:
     name = parents[0] if len(parents) == 1 else selection.target.name
     wanted = selection.target.wanted
     return f"{name}[{wanted.text}]" if wanted is not None else str(name)
+
+
+def evidence_tags(selection: Selection) -> dict[str, str]:
+    """
+    What the tags of a version say of the runs that measured it: the selection, pinned; their common
+    run above and commit, where there is one; and the fitness by each objective.
+    """
+    runs = selection.frames.runs
+    above = runs["parent_run_id"] if runs["parent_run_id"].notna().any() else runs["run_id"]
+    tags = {EVIDENCE_TAG: pin_selection(selection)}
+    for key, column in ((RUN_TAG, above), (COMMIT_TAG, runs["commit"])):
+        values = column.dropna().unique()
+        if len(values) == 1:
+            tags[key] = str(values[0])
+    for one in measure_fitness(selection):
+        tags |= encode_fitness(one)
+    return tags
+
+
+def measure_fitness(selection: Selection) -> list[Fitness]:
+    """
+    The mean of each objective over the finished runs, with Student's interval; runs without a
+    finite value count nowhere.
+    """
+    table = run_table(selection.frames)
+    finished = table[~table[IS_FAILED]]
+    found = []
+    for name in objectives_of(selection):
+        values = finished[name].to_numpy() if name in finished else np.empty(0)
+        values = values[np.isfinite(values)]
+        if len(values):
+            # a sample is what its differences from nothing are
+            mean = estimate_differences(np.zeros(len(values)), values, is_paired=True)[0]
+            found.append(Fitness(name, mean.value, len(values), mean.low, mean.high))
+    return found
+
+
+def objectives_of(*selections: Selection) -> list[str]:
+    """
+    The objectives that the suites of selections name, with a direction, each once.
+    """
+    told = [pair for one in selections for pair in one.facts.metrics.items()]
+    return list(
+        dict.fromkeys(
+            name
+            for name, facts in told
+            if facts.is_objective and facts.direction is not Direction.NONE
+        )
+    )
 
 
 def gather_facts(
@@ -101,11 +155,7 @@ def evidence_document(document: Mapping[str, Any], checks: list[Check]) -> tuple
 
 
 def _compare(holder: Selection, own: Selection, policy: Policy) -> list[Compared]:
-    told = [*own.facts.metrics.items(), *holder.facts.metrics.items()]
-    objectives = [
-        name for name, facts in told if facts.is_objective and facts.direction is not Direction.NONE
-    ]
-    metrics = policy.metrics or list(dict.fromkeys(objectives))
+    metrics = policy.metrics or objectives_of(own, holder)
     options = CompareOptions(equivalence_ratio=policy.equivalence_ratio)
     found = compare_selections(holder, own, metrics=metrics, options=options).found
     rows = found.rows if found is not None else ()

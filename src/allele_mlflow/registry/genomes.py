@@ -8,24 +8,30 @@ every file has its own hash in the manifest.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from allele_mlflow.errors import ErrorKind, RegistryError
 from allele_mlflow.records import canonical_json
+from allele_mlflow.registry.version_files import FORMAT, MODEL_FILE, Packed, sha256, tampered
 from allele_mlflow.snapshots import plain_genome
 
-GENOME_FILE, MANIFEST_FILE, MODEL_FILE = "genome.json", "manifest.json", "MLmodel"
-SCHEMA_VERSION = 1
+GENOME_FILE = "genome.json"
+GENOME_KIND = "genome"
 #: What tells of a genome's history, and not of what it is.
 TOLD = frozenset(
     {"genome_id", "fitness_score", "fitness_history", "fitness_metrics", "generation", "metadata"}
+)
+#: The traits of a conversational genome of Allele's, each a number from 0 to 1.
+ALLELE_TRAITS = frozenset(
+    {
+        *("empathy", "engagement", "technical_knowledge", "creativity"),
+        *("conciseness", "context_awareness", "adaptability", "personability"),
+    }
 )
 _LOADER = "allele_mlflow.registry.pyfunc_loader"
 
@@ -40,12 +46,23 @@ class Genome:
         content: Its identity, in hexadecimal.
         traits: Its numbers by name; empty where it has none of that form.
         parents: Ids that it names as its parents'.
+        name: The model, where a registry gave it.
+        version: Of that model, likewise.
     """
 
     document: Mapping[str, Any]
     content: str
     traits: Mapping[str, float]
     parents: tuple[str, ...]
+    name: str | None = None
+    version: int | None = None
+
+    @property
+    def acting(self) -> dict[str, Any]:
+        """
+        The part of the document that makes it what it is.
+        """
+        return {name: value for name, value in self.document.items() if name not in TOLD}
 
 
 def read_genome(given: Any) -> Genome:
@@ -53,7 +70,8 @@ def read_genome(given: Any) -> Genome:
     A genome from an object with `to_dict`, or a mapping; copied at once, for live ones change.
 
     Raises:
-        RegistryError: it is no mapping, has nothing in it, or a trait is no finite number.
+        RegistryError: it is no mapping, has nothing in it, or a trait is no finite number; of
+            Allele's traits, one that is not from 0 to 1.
     """
     try:
         document = plain_genome(given)
@@ -64,18 +82,12 @@ def read_genome(given: Any) -> Genome:
     acting = {name: value for name, value in document.items() if name not in TOLD}
     if not acting:
         raise _bad("has nothing that acts: want traits, or fields of its own")
-    traits = acting.get("traits", {})
-    if not isinstance(traits, dict):
-        raise _bad(f"has traits={traits!r}: want a number by name")
-    for name, value in traits.items():
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value):
-            raise _bad(f"has the trait {name}={value!r}: want a finite number")
+    traits = _checked_traits(acting.get("traits", {}))
     try:
-        content = hashlib.sha256(canonical_json(acting)).hexdigest()
+        content = sha256(canonical_json(acting))
     except Exception as exc:
         raise _bad(f"is no JSON ({exc})") from exc
-    return Genome(document, content, {n: float(v) for n, v in traits.items()}, _parents(document))
+    return Genome(document, content, traits, _parents(document))
 
 
 def decode_genome(data: bytes) -> Genome:
@@ -91,49 +103,45 @@ def decode_genome(data: bytes) -> Genome:
         raise _bad(f"file is no JSON ({exc})") from exc
 
 
-def write_files(genome: Genome, folder: Path) -> None:
+def pack_genome(genome: Genome) -> Packed:
     """
-    Write the files of a version: the genome, MLflow's description of a model, and the manifest.
+    The files of a version: the genome, and MLflow's description of a model.
     """
     files = {
         GENOME_FILE: canonical_json(genome.document) + b"\n",
         MODEL_FILE: _model_text(genome).encode(),
     }
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-    manifest = {
-        "format": SCHEMA_VERSION,
-        "kind": "genome",
-        "content": genome.content,
-        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
-    }
-    (folder / MANIFEST_FILE).write_bytes(canonical_json(manifest) + b"\n")
+    return Packed(GENOME_KIND, genome.content, files)
 
 
-def check_files(files: Mapping[str, bytes], content: str) -> Genome:
+def unpack_genome(packed: Packed, content: str) -> Genome:
     """
-    The genome of a version's files, once every hash is as it should be.
+    The genome of a version's files.
 
     Args:
-        files: By name, the manifest among them.
+        packed: Files whose hashes hold.
         content: What the registry says its identity is.
     Raises:
-        RegistryError: a file was changed; says which.
+        RegistryError: it is another one.
     """
-    try:
-        manifest = msgspec.json.decode(files[MANIFEST_FILE], type=dict[str, Any])
-        hashes = dict(manifest["files"])
-    except (KeyError, TypeError, ValueError, msgspec.MsgspecError) as exc:
-        raise _tampered(MANIFEST_FILE, f"no manifest ({exc})") from exc
-    for name, wanted in hashes.items():
-        got = hashlib.sha256(files.get(name, b"")).hexdigest()
-        if got != wanted:
-            raise _tampered(name, f"its hash is {got[:12]}..., want {str(wanted)[:12]}...")
-    genome = decode_genome(files.get(GENOME_FILE, b""))
-    for said in (manifest.get("content"), content):
+    genome = decode_genome(packed.files.get(GENOME_FILE, b""))
+    for said in (packed.content, content):
         if genome.content != said:
-            raise _tampered(GENOME_FILE, f"its content is {genome.content[:12]}..., want {said}")
+            raise tampered(GENOME_FILE, f"its content is {genome.content[:12]}..., want {said}")
     return genome
+
+
+def _checked_traits(traits: Any) -> dict[str, float]:
+    if not isinstance(traits, dict):
+        raise _bad(f"has traits={traits!r}: want a number by name")
+    is_of_allele = traits.keys() == ALLELE_TRAITS
+    for name, value in traits.items():
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value):
+            raise _bad(f"has the trait {name}={value!r}: want a finite number")
+        if is_of_allele and not 0 <= value <= 1:
+            raise _bad(f"has the trait {name}={value!r}: want a number from 0 to 1")
+    return {name: float(value) for name, value in traits.items()}
 
 
 def _parents(document: Mapping[str, Any]) -> tuple[str, ...]:
@@ -149,7 +157,7 @@ def _model_text(genome: Genome) -> str:
             "flavors:",
             "  allele_genome:",
             f"    data: {GENOME_FILE}",
-            f"    schema_version: {SCHEMA_VERSION}",
+            f"    schema_version: {FORMAT}",
             "  python_function:",
             f"    data: {GENOME_FILE}",
             f"    loader_module: {_LOADER}",
@@ -160,9 +168,3 @@ def _model_text(genome: Genome) -> str:
 
 def _bad(what: str) -> RegistryError:
     return RegistryError(f"the genome {what}", kind=ErrorKind.BAD_GENOME)
-
-
-def _tampered(name: str, what: str) -> RegistryError:
-    return RegistryError(
-        f"{name} of the version was changed: {what}", kind=ErrorKind.BAD_GENOME, file=name
-    )

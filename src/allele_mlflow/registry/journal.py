@@ -15,12 +15,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Literal
 
 import msgspec
 
 from allele_mlflow.errors import ErrorKind, RegistryError
+from allele_mlflow.references import Stage as Stage
 
 #: The hash before the first entry.
 NO_HASH = "0" * 64
@@ -30,20 +30,6 @@ MOST_ENTRIES = 10**_DIGITS - 1
 #: What MLflow takes of a param on every store that we know.
 LONGEST_ENTRY = 6000
 LONGEST_REASON = 1000
-
-
-class Stage(StrEnum):
-    """
-    Where a version stands; the names of MLflow's aliases. A stage has one holder at most, archived
-    has any number and no alias.
-    """
-
-    DEVELOPMENT = "development"
-    CANDIDATE = "candidate"
-    STAGING = "staging"
-    PRODUCTION = "production"
-    ARCHIVED = "archived"
-
 
 #: Stages whose holder is archived when another one takes its place.
 EXCLUSIVE = frozenset({Stage.CANDIDATE, Stage.STAGING, Stage.PRODUCTION})
@@ -69,6 +55,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         evidence: SHA-256 of the evidence, None where there is none.
         evidence_uri: Where the evidence is.
         content: SHA-256 of the version's content.
+        manifest: Of a registration: SHA-256 of the manifest of the version's files; None in
+            journals from before it was kept.
         token: Of the one call that wrote it, to know it again after a lost answer.
     """
 
@@ -85,6 +73,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     evidence: str | None = None
     evidence_uri: str | None = None
     content: str
+    manifest: str | None = None
     token: str
     format: int = 1
 
@@ -146,6 +135,21 @@ class Chain:
         for entry in self.entries:
             if entry.action == "register" and entry.version == version:
                 return entry.by
+        return None
+
+    def registrations(self) -> dict[int, Entry]:
+        """
+        By version, the entry that it was registered by, oldest first.
+        """
+        return {one.version: one for one in self.entries if one.action == "register"}
+
+    def version_with(self, content: str) -> int | None:
+        """
+        The version that was registered with a content; None where none was.
+        """
+        for entry in self.entries:
+            if entry.action == "register" and entry.content == content:
+                return entry.version
         return None
 
 

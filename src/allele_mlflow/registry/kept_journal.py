@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from allele_mlflow.clock import now_ns, utc_iso
 from allele_mlflow.errors import ErrorKind, RegistryError, TransientTrackingError
 from allele_mlflow.registry.journal import (
+    Action,
     Chain,
     Entry,
     Stage,
@@ -127,3 +130,36 @@ class KeptJournal:
             if where is not None:
                 self._client.tag_version(self._name, version, STAGE_TAG, where.value)
         return done
+
+
+def next_entry(
+    chain: Chain,
+    action: Action,
+    name: str,
+    version: int,
+    stage: Stage,
+    *,
+    by: str,
+    reason: str,
+    content: str,
+    manifest: str | None = None,
+    holder: int | None = None,
+) -> Entry:
+    """
+    The entry that comes after a chain, made now.
+    """
+    return Entry(
+        number=chain.next_number,
+        previous=chain.head,
+        action=action,
+        model=name,
+        version=version,
+        stage=stage,
+        holder=holder,
+        by=by,
+        time=utc_iso(now_ns()),
+        reason=reason,
+        content=content,
+        manifest=manifest,
+        token=uuid.uuid4().hex,
+    )

@@ -1,35 +1,37 @@
 """
-A registry of genomes: versions known by content, stages held on the word of a journal.
+A registry of genomes and components: versions known by content, stages held on the word of a
+journal.
 """
 
 from __future__ import annotations
 
 import getpass
-import tempfile
-import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from allele_mlflow.clock import now_ns, utc_iso
 from allele_mlflow.errors import (
     ErrorKind,
     NotFoundError,
     PromotionRefusedError,
     RegistryError,
 )
-from allele_mlflow.registry.genomes import (
-    GENOME_FILE,
-    MANIFEST_FILE,
-    MODEL_FILE,
-    Genome,
-    check_files,
-    read_genome,
-    write_files,
+from allele_mlflow.references import parse_reference
+from allele_mlflow.registry.components import Component, read_component
+from allele_mlflow.registry.contents import (
+    CONTENT_TAG,
+    SCHEMA_TAG,
+    Kept,
+    as_component,
+    as_genome,
+    check_schema,
+    kind_of,
+    schema_of,
 )
+from allele_mlflow.registry.genomes import Genome, read_genome
 from allele_mlflow.registry.journal import (
     LONGEST_REASON,
     Action,
@@ -39,8 +41,11 @@ from allele_mlflow.registry.journal import (
     Standing,
     check_head,
 )
-from allele_mlflow.registry.kept_journal import STAGE_TAG, KeptJournal
+from allele_mlflow.registry.kept_journal import KeptJournal, next_entry
+from allele_mlflow.registry.kept_versions import MANIFEST_TAG, keep_version, load_version
+from allele_mlflow.registry.uses import Past
 from allele_mlflow.settings import Settings
+from allele_mlflow.tracking.limits import check_key
 from allele_mlflow.tracking.registry_client import (
     JOURNAL_TAG,
     RegistryClient,
@@ -48,14 +53,11 @@ from allele_mlflow.tracking.registry_client import (
     StoredVersion,
 )
 
-CONTENT_TAG = "allele.content"
-_PLACE = "versions"
-
 
 @dataclass(frozen=True)
 class Registered:
     """
-    A version of a genome; `is_new` is False where the same content was there already.
+    A version of a model; `is_new` is False where the same content was there already.
     """
 
     name: str
@@ -77,11 +79,12 @@ class Findings:
 
 class Registry:
     """
-    Genomes in MLflow's registry, any number of processes and machines at once.
+    Genomes and components in MLflow's registry, any number of processes and machines at once.
 
     Each model has a journal, a run whose params are its entries; MLflow writes a param once, so of
     two who write the next entry one is refused, looks again, and is told that another one holds the
-    stage by now. Aliases and tags only mirror the journal.
+    stage by now. Aliases and tags only mirror the journal. A model keeps genomes, or components of
+    one kind.
 
     Args:
         client: The store.
@@ -104,6 +107,7 @@ class Registry:
         stage: Stage = Stage.DEVELOPMENT,
         reason: str = "",
         tags: Mapping[str, str] | None = None,
+        is_new_schema: bool = False,
     ) -> Registered:
         """
         Keep a genome as a version of a model; the same content is one version however often.
@@ -113,76 +117,113 @@ class Registry:
             genome: Anything with `to_dict`, or a mapping; copied at once.
             stage: Development or candidate.
             reason: Why.
-            tags: Of the version, such as the run it comes from.
+            tags: Of the version, such as the run it comes from (`evidence.evidence_tags`).
+            is_new_schema: Whether its traits may have other names than those of the versions that
+                are there.
         Raises:
-            RegistryError: it is no genome, or the stage is another.
+            RegistryError: it is no genome, its traits have other names, the stage is another, or
+                the model keeps components.
         """
-        if stage not in (Stage.DEVELOPMENT, Stage.CANDIDATE):
-            raise RegistryError(
-                f"register as {stage}: want development or candidate; promote for the others",
-                kind=ErrorKind.BAD_REGISTRY,
-            )
         kept = read_genome(genome)
-        journal = KeptJournal(self._client, name, self._client.ensure_journal(name))
-        chain = journal.read()
-        known = _registered(chain, kept.content)
-        if known is not None:
-            return Registered(name, known, kept.content, is_new=False)
-        found = self._client.find_version(name, CONTENT_TAG, kept.content)
-        version = (
-            found.number
-            if found is not None
-            else self._store(name, journal.run_id, kept, tags or {})
+
+        def check(chain: Chain) -> None:
+            if not is_new_schema:
+                self._check_schema(name, kept, chain)
+
+        return self._register(name, kept, check, stage=stage, reason=reason, tags=tags or {})
+
+    def register_component(
+        self,
+        name: str,
+        document: Any,
+        *,
+        kind: str,
+        files: Path | Mapping[str, Path] | None = None,
+        stage: Stage = Stage.DEVELOPMENT,
+        reason: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> Registered:
+        """
+        Keep a component as a version of a model; the same content is one version however often.
+
+        Args:
+            name: The model's; it stands in tags of runs, so only what they take.
+            document: A mapping, or anything with `to_dict`; copied at once.
+            kind: What it is: a word, such as `optimizer`, `operator`, `reservoir`, `prompt`,
+                `configuration`.
+            files: A folder with all that is in it, a file, or files by the paths that they are to
+                have; copied at once.
+            stage: Development or candidate.
+            reason: Why.
+            tags: Of the version.
+        Raises:
+            RegistryError: it is no component, too large, the stage is another, or the model keeps
+                something else.
+        """
+        problem = check_key(name)
+        if problem is not None:
+            raise RegistryError(f"a component's name: {problem}", kind=ErrorKind.BAD_COMPONENT)
+        kept = read_component(document, kind=kind, files=files)
+        return self._register(
+            name, kept, lambda chain: None, stage=stage, reason=reason, tags=tags or {}
         )
-
-        def entry(chain: Chain) -> Entry | None:
-            if _registered(chain, kept.content) is not None:
-                return None  # somebody else has registered the same meanwhile
-            return self._entry(
-                chain, "register", name, version, stage, reason=reason, content=kept.content
-            )
-
-        journal.append(entry)
-        chain = journal.mirror()
-        number = _registered(chain, kept.content)
-        assert number is not None
-        return Registered(name, number, kept.content, is_new=number == version)
 
     def load(self, where: str) -> Genome:
         """
         The genome of `name@stage` or `name/version`, every hash checked.
 
         Raises:
+            RegistryError: a file or the journal was changed, or it is a component.
+        """
+        return as_genome(self.load_version(where), where)
+
+    def load_component(self, where: str) -> Component:
+        """
+        The component of `name@stage` or `name/version`, every hash checked.
+
+        Raises:
+            RegistryError: a file or the journal was changed, or it is a genome.
+        """
+        return as_component(self.load_version(where), where)
+
+    def load_version(self, where: str) -> Kept:
+        """
+        What is kept as `name@stage` or `name/version`, every hash checked.
+
+        Raises:
             RegistryError: a file or the journal was changed.
         """
         name, number = self.find(where)
-        chain = self._chain_of(name)
-        content = next(
-            (e.content for e in chain.entries if e.action == "register" and e.version == number),
-            None,
-        )
-        if content is None:
+        entry = self._chain_of(name).registrations().get(number)
+        if entry is None:
             raise NotFoundError(f"{where}: not in the journal", kind=ErrorKind.NOT_FOUND)
-        stored = self._client.version(name, number)
-        return self._load(stored, content)
+        return load_version(self._client, entry)
 
     def find(self, where: str) -> tuple[str, int]:
         """
         Name and number of a version that is written as `name@stage` or `name/version`.
         """
-        name, mark, rest = where.partition("@")
-        if mark:
-            stage = _stage(rest)
-            holder = self.standing(name).holders.get(stage)
-            if holder is None:
-                raise NotFoundError(f"{where}: nobody holds it", kind=ErrorKind.NOT_FOUND)
-            return name, holder
-        name, mark, rest = where.rpartition("/")
-        if not mark or not rest.isdigit():
-            raise NotFoundError(
-                f"{where!r}: want name@stage or name/version", kind=ErrorKind.NOT_FOUND
-            )
-        return name, int(rest)
+        meant = parse_reference(where)
+        if meant.stage is None:
+            assert meant.number is not None
+            return meant.name, meant.number
+        holder = self.standing(meant.name).holders.get(meant.stage)
+        if holder is None:
+            raise NotFoundError(f"{where}: nobody holds it", kind=ErrorKind.NOT_FOUND)
+        return meant.name, holder
+
+    def used(self, reference: str, time: str) -> int:
+        """
+        The version that a reference meant at a time (UTC, ISO 8601), as `log.uses` keeps both.
+
+        Raises:
+            NotFoundError: nobody held that stage then.
+        """
+        meant = parse_reference(reference)
+        found = Past(self._chain_of(meant.name)).version(meant, time)
+        if found is None:
+            raise NotFoundError(f"{reference}: nobody held it at {time}", kind=ErrorKind.NOT_FOUND)
+        return found
 
     def standing(self, name: str, *, at: str | None = None) -> Standing:
         """
@@ -257,6 +298,12 @@ class Registry:
         """
         return self._client.version(name, number)
 
+    def versions(self, name: str) -> list[StoredVersion]:
+        """
+        All versions of a model as MLflow has them, oldest first.
+        """
+        return self._client.versions(name)
+
     def tag(self, name: str, number: int, key: str, value: str) -> None:
         """
         Set a tag of a version.
@@ -291,21 +338,75 @@ class Registry:
         problems = [chain.problem] if chain.problem is not None else []
         missing = check_head(chain, head) if head is not None else None
         problems += [missing] if missing is not None else []
-        contents = _contents(chain)
-        for version, content in contents.items():
+        entries = chain.registrations()
+        for version, entry in entries.items():
             try:
-                self._load(self._client.version(name, version), content)
+                load_version(self._client, entry)
             except RegistryError as exc:
                 problems.append(f"version {version}: {exc}")
         problems += [
             f"version {stored.number} is in no entry: it was made beside the registry"
             for stored in self._client.versions(name)
-            if stored.number not in contents
+            if stored.number not in entries
         ]
         repaired = [] if chain.problem is not None else journal.set_aliases(chain)
         return Findings(chain.head, tuple(problems), tuple(repaired))
 
     # --- inner -----------------------------------------------------------------------------------
+
+    def _register(
+        self,
+        name: str,
+        kept: Kept,
+        check: Callable[[Chain], None],
+        *,
+        stage: Stage,
+        reason: str,
+        tags: Mapping[str, str],
+    ) -> Registered:
+        if stage not in (Stage.DEVELOPMENT, Stage.CANDIDATE):
+            raise RegistryError(
+                f"register as {stage}: want development or candidate; promote for the others",
+                kind=ErrorKind.BAD_REGISTRY,
+            )
+        run_id = self._client.ensure_journal(name, kind=kind_of(kept))
+        journal = KeptJournal(self._client, name, run_id)
+        chain = journal.read()
+        known = chain.version_with(kept.content)
+        if known is not None:
+            return Registered(name, known, kept.content, is_new=False)
+        check(chain)
+        found = self._client.find_version(name, CONTENT_TAG, kept.content)
+        if found is not None:  # somebody has died before the entry, or is about to write it
+            version, manifest = found.number, found.tags.get(MANIFEST_TAG)
+        else:
+            version, manifest = keep_version(self._client, name, run_id, kept, tags)
+
+        def entry(chain: Chain) -> Entry | None:
+            if chain.version_with(kept.content) is not None:
+                return None  # somebody else has registered the same meanwhile
+            return next_entry(
+                *(chain, "register", name, version, stage),
+                by=self._by,
+                reason=reason,
+                content=kept.content,
+                manifest=manifest,
+            )
+
+        journal.append(entry)
+        number = journal.mirror().version_with(kept.content)
+        assert number is not None
+        return Registered(name, number, kept.content, is_new=number == version)
+
+    def _check_schema(self, name: str, genome: Genome, chain: Chain) -> None:
+        entries = chain.registrations()
+        schema = schema_of(genome.traits)
+        if not entries or self._client.has_version(name, SCHEMA_TAG, schema):
+            return
+        newest = max(entries)
+        where = f"{name}/{newest}"
+        other = load_version(self._client, entries[newest])
+        check_schema(genome, as_genome(other, where), where)
 
     def _move(
         self,
@@ -326,8 +427,8 @@ class Registry:
         journal = self._journal(name)
         first = journal.read()
         expected = first.standing().holders.get(stage) if holder is None else holder
-        contents = _contents(first)
-        if version not in contents:
+        entries = first.registrations()
+        if version not in entries:
             raise NotFoundError(f"{name!r} has no version {version}", kind=ErrorKind.NOT_FOUND)
 
         kept = journal.keep_evidence(evidence) if evidence is not None else (None, None)
@@ -342,9 +443,12 @@ class Registry:
                     holder=present,
                     expected=expected,
                 )
-            content = contents[version]
-            made = self._entry(
-                chain, action, name, version, stage, reason=reason, content=content, holder=present
+            made = next_entry(
+                *(chain, action, name, version, stage),
+                by=self._by,
+                reason=reason,
+                content=entries[version].content,
+                holder=present,
             )
             return msgspec.structs.replace(made, evidence=kept[0], evidence_uri=kept[1])
 
@@ -352,48 +456,6 @@ class Registry:
         assert written is not None
         journal.mirror()
         return written
-
-    def _entry(
-        self,
-        chain: Chain,
-        action: Action,
-        name: str,
-        version: int,
-        stage: Stage,
-        *,
-        reason: str,
-        content: str,
-        holder: int | None = None,
-    ) -> Entry:
-        return Entry(
-            number=chain.next_number,
-            previous=chain.head,
-            action=action,
-            model=name,
-            version=version,
-            stage=stage,
-            holder=holder,
-            by=self._by,
-            time=utc_iso(now_ns()),
-            reason=reason,
-            content=content,
-            token=uuid.uuid4().hex,
-        )
-
-    def _store(self, name: str, run_id: str, genome: Genome, tags: Mapping[str, str]) -> int:
-        with tempfile.TemporaryDirectory() as folder:
-            write_files(genome, Path(folder))
-            source = self._client.keep_files(run_id, Path(folder), f"{_PLACE}/{genome.content}")
-        told = {CONTENT_TAG: genome.content, STAGE_TAG: Stage.DEVELOPMENT.value, **tags}
-        return self._client.create_version(
-            name, source=source, run_id=run_id, tags=told, description=""
-        )
-
-    def _load(self, stored: StoredVersion, content: str) -> Genome:
-        place = f"{_PLACE}/{content}"
-        names = (GENOME_FILE, MODEL_FILE, MANIFEST_FILE)
-        files = {one: self._client.fetch_file(stored.run_id, f"{place}/{one}") for one in names}
-        return check_files(files, content)
 
     def _chain_of(self, name: str) -> Chain:
         return self._journal(name).read()
@@ -419,27 +481,6 @@ def open_registry(settings: Settings, *, by: str | None = None) -> Registry:
         artifact_location=settings.experiment_artifact_location,
     )
     return Registry(client, by=by)
-
-
-def _contents(chain: Chain) -> dict[int, str]:
-    return {one.version: one.content for one in chain.entries if one.action == "register"}
-
-
-def _registered(chain: Chain, content: str) -> int | None:
-    for entry in chain.entries:
-        if entry.action == "register" and entry.content == content:
-            return entry.version
-    return None
-
-
-def _stage(text: str) -> Stage:
-    try:
-        return Stage(text)
-    except ValueError as exc:
-        stages = ", ".join(one.value for one in Stage if one is not Stage.ARCHIVED)
-        raise NotFoundError(
-            f"stage {text!r}: want one of {stages}", kind=ErrorKind.NOT_FOUND
-        ) from exc
 
 
 def _whom(version: int | None) -> str:

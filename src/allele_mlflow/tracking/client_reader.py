@@ -81,7 +81,7 @@ class ClientReader:
         *,
         run_ids: Sequence[str] | None = None,
         with_deleted: bool = False,
-        with_tags: Mapping[str, str] | None = None,
+        with_tags: Mapping[str, str | None] | None = None,
         tag_keys: Sequence[str] | None = None,
         param_keys: Sequence[str] | None = None,
         metric_keys: Sequence[str] | None = None,
@@ -217,7 +217,7 @@ def _frames_of(runs: Iterable[Any], wanted: WantedRuns) -> RunFrames:
     metrics: list[Sequence[Any]] = []
     for run in runs:
         info, data, uid = run.info, run.data, run.info.run_id
-        if not wanted.with_tags.items() <= data.tags.items():
+        if not _has(data.tags, wanted.with_tags):
             continue
         if wanted.run_ids is not None and uid not in wanted.run_ids:
             continue
@@ -240,6 +240,7 @@ def _frames_of(runs: Iterable[Any], wanted: WantedRuns) -> RunFrames:
     )
 
 
+<<<<<<< HEAD
 def _filter_of(wanted: WantedRuns) -> str:
     """
     A filter that lets through every run that is wanted, and perhaps others.
@@ -248,6 +249,13 @@ def _filter_of(wanted: WantedRuns) -> str:
     if wanted.run_ids is not None:
         parts.append(filter_of_ids(wanted.run_ids))
     return " AND ".join(part for part in parts if part)
+=======
+def _has(tags: Mapping[str, str], wanted: Mapping[str, str | None]) -> bool:
+    return all(
+        tags.get(key, "") != "" if value is None else tags.get(key) == value
+        for key, value in wanted.items()
+    )
+>>>>>>> components
 
 
 def _kept(items: Mapping[str, Any], keys: Sequence[str] | None) -> list[tuple[str, Any]]:

@@ -65,7 +65,8 @@ class WantedRuns(NamedTuple):
         experiment_ids: Of these alone; None for all.
         run_ids: These alone; None for all.
         with_deleted: Deleted ones too.
-        with_tags: Only runs that have all of these tags with exactly these values.
+        with_tags: Only runs that have all of these tags with exactly these values; None for any
+            value but the empty one.
         tag_keys: The tags to give; None for all, empty for none.
         param_keys: The params, likewise.
         metric_keys: The metrics, likewise.
@@ -74,7 +75,7 @@ class WantedRuns(NamedTuple):
     experiment_ids: list[str] | None
     run_ids: list[str] | None
     with_deleted: bool
-    with_tags: dict[str, str]
+    with_tags: dict[str, str | None]
     tag_keys: list[str] | None
     param_keys: list[str] | None
     metric_keys: list[str] | None
@@ -107,7 +108,7 @@ class Reader(Protocol):
         *,
         run_ids: Sequence[str] | None = None,
         with_deleted: bool = False,
-        with_tags: Mapping[str, str] | None = None,
+        with_tags: Mapping[str, str | None] | None = None,
         tag_keys: Sequence[str] | None = None,
         param_keys: Sequence[str] | None = None,
         metric_keys: Sequence[str] | None = None,
@@ -119,7 +120,8 @@ class Reader(Protocol):
             experiment_ids: As of `experiments`.
             run_ids: These alone, as far as they are there; at most `MOST_RUN_IDS`.
             with_deleted: Deleted ones too.
-            with_tags: Only runs that have all of these tags with exactly these values.
+            with_tags: Only runs that have all of these tags with exactly these values; None for any
+                value but the empty one.
             tag_keys: The tags to give; None for all, an empty list for none.
             param_keys: The params to give, likewise.
             metric_keys: The metrics to give, likewise.
@@ -193,7 +195,7 @@ def check_runs_request(
     *,
     run_ids: Sequence[str] | None,
     with_deleted: bool,
-    with_tags: Mapping[str, str] | None,
+    with_tags: Mapping[str, str | None] | None,
     tag_keys: Sequence[str] | None,
     param_keys: Sequence[str] | None,
     metric_keys: Sequence[str] | None,
@@ -216,7 +218,7 @@ def check_runs_request(
         raise ValueError(f"with_tags={with_tags!r}: want a value for each key") from exc
     for key, value in tags.items():
         wrong = check_key(key)
-        if wrong or not isinstance(value, str):
+        if wrong or not (value is None or isinstance(value, str)):
             raise ValueError(f"with_tags={tags!r}: {wrong or 'want a text for each key'}")
     return WantedRuns(
         check_experiment_ids(experiment_ids),

@@ -24,6 +24,9 @@ from allele_mlflow.tracking.versions import import_mlflow
 #: who make it at once one run is the journal's.
 JOURNAL_TAG = "allele.journal_run"
 MODEL_TAG = "allele.registry.model"
+#: Of a registered model: what its versions are, one for all of them.
+KIND_TAG = "allele.registry.kind"
+USUAL_KIND = "genome"
 _ATTEMPTS = 3
 _PAGE = 200
 _TAKEN = frozenset({"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"})
@@ -49,6 +52,13 @@ class StoredModel(NamedTuple):
     name: str
     tags: Mapping[str, str]
     aliases: Mapping[str, int]
+
+    @property
+    def kind(self) -> str:
+        """
+        What its versions are: `genome`, or the kind of a component.
+        """
+        return self.tags.get(KIND_TAG, USUAL_KIND)
 
 
 class RegistryClient:
@@ -97,26 +107,37 @@ class RegistryClient:
             raise NotFoundError(f"model {name!r}: not in this registry", kind=ErrorKind.NOT_FOUND)
         return found
 
-    def ensure_journal(self, name: str) -> str:
+    def ensure_journal(self, name: str, *, kind: str = USUAL_KIND) -> str:
         """
         The journal's run of a model; both are made where they are not there.
 
+        Args:
+            name: The model's.
+            kind: What it is to keep.
         Raises:
-            RegistryError: the model is there, and was not made by us.
+            RegistryError: the model is there, and was not made by us or keeps something else.
         """
         found = self._find(name)
         if found is None:
             run_id = self._make_run(name)
             with mapped_errors(f"model {name!r}"):
                 try:
-                    self._client().create_registered_model(name, tags={JOURNAL_TAG: run_id})
+                    told = {JOURNAL_TAG: run_id, KIND_TAG: kind}
+                    self._client().create_registered_model(name, tags=told)
                     return run_id
                 except Exception as exc:
                     if getattr(exc, "error_code", None) not in _TAKEN:
                         raise
                 self._client().delete_run(run_id)  # another one was first
             found = self.model(name)
-        return self.journal_of(found)
+        run_id = self.journal_of(found)
+        if found.kind != kind:
+            raise RegistryError(
+                f"model {name!r} keeps versions of the kind {found.kind}, not {kind}: "
+                "want another name",
+                kind=ErrorKind.BAD_REGISTRY,
+            )
+        return run_id
 
     def journal_of(self, model: StoredModel) -> str:
         """
@@ -220,6 +241,14 @@ class RegistryClient:
         with mapped_errors(f"versions of {name!r}"):
             found = [_version(v) for v in self._client().search_model_versions(wanted)]
         return min(found, default=None)
+
+    def has_version(self, name: str, tag: str, value: str) -> bool:
+        """
+        Whether any version has a tag with this value.
+        """
+        wanted = f"name = '{name}' AND tag.`{tag}` = '{value}'"
+        with mapped_errors(f"versions of {name!r}"):
+            return bool(self._client().search_model_versions(wanted, max_results=1))
 
     def versions(self, name: str) -> list[StoredVersion]:
         """

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 
-def filter_of_tags(wanted: Mapping[str, str]) -> str:
+def filter_of_tags(wanted: Mapping[str, str | None]) -> str:
     """
     A filter that lets through every run that has all of these tags with these values.
 
@@ -21,17 +21,18 @@ def filter_of_tags(wanted: Mapping[str, str]) -> str:
     cannot be written, or where a store does not tell upper from lower case.
 
     Args:
-        wanted: Keys that MLflow takes (`check_key`: no quote, no backtick), and any values.
+        wanted: Keys that MLflow takes (`check_key`: no quote, no backtick), and any values; None
+            where the tag only has to be there, with any text.
     """
     return " AND ".join(f"tags.`{key}` {_condition(value)}" for key, value in wanted.items())
 
 
-def _condition(value: str) -> str:
-    if value.isprintable() and "\\" not in value:
+def _condition(value: str | None) -> str:
+    if value is not None and value.isprintable() and "\\" not in value:
         for quote in ("'", '"'):
             if quote not in value:
                 return f"= {quote}{value}{quote}"
-    return "!= ''"  # it is there, and the wanted value is not empty: it has what cannot be written
+    return "!= ''"  # it is there, and not empty: nor is what cannot be written
 
 
 def filter_of_ids(run_ids: Collection[str]) -> str:

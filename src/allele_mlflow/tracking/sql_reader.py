@@ -109,7 +109,7 @@ class SqlReader:
         *,
         run_ids: Sequence[str] | None = None,
         with_deleted: bool = False,
-        with_tags: Mapping[str, str] | None = None,
+        with_tags: Mapping[str, str | None] | None = None,
         tag_keys: Sequence[str] | None = None,
         param_keys: Sequence[str] | None = None,
         metric_keys: Sequence[str] | None = None,
@@ -199,11 +199,13 @@ class SqlReader:
             conditions.append("run_uuid IN :runs")
             given["runs"] = wanted.run_ids
         for number, (key, value) in enumerate(wanted.with_tags.items()):
+            is_it = "value != ''" if value is None else f"value = :value_{number}"
             conditions.append(
-                "run_uuid IN (SELECT run_uuid FROM tags"
-                f" WHERE key = :key_{number} AND value = :value_{number})"
+                f"run_uuid IN (SELECT run_uuid FROM tags WHERE key = :key_{number} AND {is_it})"
             )
-            given |= {f"key_{number}": key, f"value_{number}": value}
+            given[f"key_{number}"] = key
+            if value is not None:
+                given[f"value_{number}"] = value
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         return self._rows(
             "SELECT run_uuid, CAST(experiment_id AS VARCHAR), name, status, lifecycle_stage,"

@@ -27,6 +27,11 @@ def test_value_is_quoted_or_asked_for_by_less(value: str, condition: str) -> Non
     assert filter_of_tags({"allele.suite": value}) == f"tags.`allele.suite` {condition}"
 
 
+def test_any_value_is_asked_for() -> None:
+    """Where the tag only has to be there, with any text."""
+    assert filter_of_tags({"allele.suite": None}) == "tags.`allele.suite` != ''"
+
+
 def test_several_tags_are_joined() -> None:
     """All of them must be there; no tags are no condition."""
     assert filter_of_tags({"a": "b", "c": "d"}) == "tags.`a` = 'b' AND tags.`c` = 'd'"

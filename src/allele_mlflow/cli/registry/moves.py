@@ -1,0 +1,189 @@
+"""
+Where versions stand: promoted by a gate, rolled back, archived, approved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from allele_mlflow.cli.exit_codes import ExitCode
+from allele_mlflow.cli.output import json_text, say, shown
+from allele_mlflow.cli.registry.opening import (
+    STAGES,
+    open_settings_registry,
+    set_tags,
+    tags_of_evidence,
+)
+from allele_mlflow.settings import Settings
+
+if TYPE_CHECKING:
+    from allele_mlflow.registry.gates import Check, Policy
+    from allele_mlflow.registry.journal import Entry, Stage
+    from allele_mlflow.registry.registry import Registry
+
+
+@click.command()
+@click.argument("where")
+@click.argument("stage", type=click.Choice(STAGES))
+@click.option("--reason", required=True, help="Why; kept in the journal.")
+@click.option("--evidence", metavar="SELECTION", help="The runs that measured it.")
+@click.option(
+    "--gates",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="What a stage asks for (TOML); by default what is usual.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what the gate says; move nothing.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def promote(
+    where: str,
+    stage: str,
+    reason: str,
+    evidence: str | None,
+    gates: Path | None,
+    dry_run: bool,
+    as_json: bool,
+) -> ExitCode:
+    """
+    Have the version WHERE hold STAGE, if the stage's gate lets it through.
+
+    The gate looks at the runs of its evidence, compares them with the holder's, and says of every
+    rule whether it passed. What it saw is kept with the journal. Exit code 1: a rule failed, or
+    another one took the stage meanwhile.
+    """
+    from allele_mlflow.registry.gates import policy_of, read_policies
+    from allele_mlflow.registry.journal import Stage
+
+    opened, settings = open_settings_registry()
+    name, number = opened.find(where)
+    target = Stage(stage)
+    policy = policy_of(target, read_policies(gates) if gates is not None else None)
+    holder = opened.standing(name).holders.get(target)
+    checks, data = _judge(opened, settings, policy, name, number, target, evidence, holder)
+    is_refused = not all(one.is_passed for one in checks)
+    entry = None
+    if not (is_refused or dry_run):
+        entry = opened.promote(name, number, target, reason=reason, holder=holder, evidence=data)
+    if as_json:
+        say(json_text(_promotion_document(checks, entry, is_refused=is_refused)))
+    else:
+        for line in _promotion_lines(checks, entry, f"{name}/{number}", stage, dry_run=dry_run):
+            say(shown(line))
+    return ExitCode.FAILED if is_refused else ExitCode.FINE
+
+
+@click.command()
+@click.argument("name")
+@click.argument("stage", type=click.Choice(STAGES))
+@click.option("--reason", required=True, help="Why; kept in the journal.")
+def rollback(name: str, stage: str, reason: str) -> ExitCode:
+    """
+    Give a stage back to the version that held it before.
+    """
+    from allele_mlflow.registry.journal import Stage, describe
+
+    opened, _ = open_settings_registry()
+    say(shown(describe(opened.rollback(name, Stage(stage), reason=reason))))
+    return ExitCode.FINE
+
+
+@click.command()
+@click.argument("where")
+@click.option("--reason", required=True, help="Why; kept in the journal.")
+def archive(where: str, reason: str) -> ExitCode:
+    """
+    Take a version out of use.
+    """
+    from allele_mlflow.registry.journal import describe
+
+    opened, _ = open_settings_registry()
+    name, number = opened.find(where)
+    say(shown(describe(opened.archive(name, number, reason=reason))))
+    return ExitCode.FINE
+
+
+@click.command()
+@click.argument("where")
+@click.argument("stage", type=click.Choice(STAGES))
+@click.option("--reason", default="", help="Why; kept in the journal.")
+def approve(where: str, stage: str, reason: str) -> ExitCode:
+    """
+    Say that a version may go to a stage; its author cannot.
+    """
+    from allele_mlflow.registry.journal import Stage, describe
+
+    opened, _ = open_settings_registry()
+    name, number = opened.find(where)
+    say(shown(describe(opened.approve(name, number, Stage(stage), reason=reason))))
+    return ExitCode.FINE
+
+
+def _judge(
+    opened: Registry,
+    settings: Settings,
+    policy: Policy,
+    name: str,
+    number: int,
+    stage: Stage,
+    evidence: str | None,
+    holder: int | None,
+) -> tuple[list[Check], bytes]:
+    from dataclasses import replace
+
+    from allele_mlflow.registry.evidence import EVIDENCE_TAG, evidence_document, gather_facts
+    from allele_mlflow.registry.gates import check_gate
+    from allele_mlflow.tracking.reader import open_reader
+
+    set_tags(opened, name, number, tags_of_evidence(settings, evidence))
+    opened.load_version(f"{name}/{number}")  # every hash is checked first
+    tags = opened.version(name, number).tags
+    theirs = opened.version(name, holder).tags if holder is not None else {}
+    uri = settings.tracking_uri
+    with contextlib.closing(open_reader(uri)) as reader:
+        facts, document = gather_facts(
+            reader,
+            uri,
+            policy,
+            evidence=tags.get(EVIDENCE_TAG),
+            holder=holder,
+            holder_evidence=theirs.get(EVIDENCE_TAG),
+            prefix=settings.experiment_prefix,
+        )
+    chain = opened.history(name)
+    facts = replace(facts, approvals=chain.approvals(number, stage), author=chain.author(number))
+    checks = check_gate(policy, facts)
+    data, _ = evidence_document(document, checks)
+    return checks, data
+
+
+def _promotion_lines(
+    checks: list[Check], entry: Entry | None, where: str, stage: str, *, dry_run: bool
+) -> Iterator[str]:
+    for one in checks:
+        yield f"{'passed' if one.is_passed else 'FAILED'}  {one.rule}: {one.said}"
+    if entry is not None:
+        after = f", after version {entry.holder}" if entry.holder is not None else ""
+        yield f"{where} holds {stage} now{after}"
+    elif dry_run and all(one.is_passed for one in checks):
+        yield f"{where} may hold {stage}"
+    else:
+        yield f"{where} may not hold {stage}: a rule failed"
+
+
+def _promotion_document(
+    checks: list[Check], entry: Entry | None, *, is_refused: bool
+) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "is_refused": is_refused,
+        "checks": [vars(one) for one in checks],
+        "entry": msgspec.to_builtins(entry) if entry is not None else None,
+    }
+
+
+COMMANDS = (promote, rollback, archive, approve)
