@@ -105,6 +105,23 @@ class Selection:
     environment_ids: tuple[str, ...]
 
 
+class FoundRuns(NamedTuple):
+    """
+    What a name means in a store.
+
+    Attributes:
+        target: The name as it was written.
+        frames: All runs of the experiments that it is of.
+        runs: Those that are meant.
+        execution: The suite's own run, where they are an execution.
+    """
+
+    target: Target
+    frames: ExperimentFrames
+    runs: pd.DataFrame
+    execution: Mapping[str, Any] | None
+
+
 def parse_target(text: str) -> Target:
     """
     The parts of a selection.
@@ -138,14 +155,38 @@ def select(reader: Reader, tracking_uri: str, text: str, *, prefix: str = "") ->
         AnalysisError: there is no such experiment or run, or nothing of it is over.
         TrackingError: the store does not answer.
     """
+    found = find_runs(reader, text, prefix=prefix)
+    if found.target.wanted is not None:
+        held = _that_hold(reader, found.frames.of(found.runs), found.target)
+        found = found._replace(runs=held)
+    return select_found(tracking_uri, found)
+
+
+def find_runs(reader: Reader, text: str, *, prefix: str = "") -> FoundRuns:
+    """
+    The runs that a name means, whether they are over or not; its expression is left aside.
+
+    Raises:
+        AnalysisError: there is no such experiment or run.
+        TrackingError: the store does not answer.
+    """
     target = parse_target(text)
     frames = _find(reader, target, prefix)
-    runs, execution = _of_target(frames, target)
-    if target.wanted is not None:
-        runs = _that_hold(reader, frames.of(runs), target)
+    return FoundRuns(target, frames, *_of_target(frames, target))
+
+
+def select_found(tracking_uri: str, found: FoundRuns) -> Selection:
+    """
+    Of the runs that were found those that count, with what their suite says of itself.
+
+    Raises:
+        AnalysisError: none of them is over.
+        TrackingError: the store does not answer.
+    """
+    target, frames, runs, execution = found
     over = counted_runs(runs) if execution is not None else runs[runs["is_failed"].notna()]
     if not len(over):
-        raise _none(text, f"none of its {len(runs)} runs is over")
+        raise _none(target.text, f"none of its {len(runs)} runs is over")
     of_suite = execution["run_id"] if execution is not None else _parent_of(over)
     return Selection(
         target,

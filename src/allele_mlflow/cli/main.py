@@ -34,6 +34,7 @@ COMMANDS = {
     "recommendations": "Recommend what to try next, and hold advice to account.",
     "registry": "Keep genomes and components, promote them on evidence.",
     "rejected": "List what was refused, and submit it again.",
+    "report": "Write a report of a suite, a run or an experiment.",
     "reproduce": "Run a suite's cell again, from MLflow alone.",
     "run": "Run a matrix suite of benchmarks.",
     "status": "Show the runs in your spools.",
