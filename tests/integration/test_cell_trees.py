@@ -22,9 +22,11 @@ pytestmark = [
 ]
 
 BENCHMARK = '''
+import atexit
 import os
 import signal
 import subprocess
+import threading
 import time
 
 from allele_mlflow import start_logger
@@ -60,6 +62,15 @@ def run(number, mode, told):
         log.close()
         return {"score": 1}
     if mode == "plain":
+        return {"score": 1}
+    if mode == "later":
+        def note(name, after_s=0.0):
+            time.sleep(after_s)
+            with open(os.path.join(told, name), "w") as file:
+                file.write("done")
+        atexit.register(note, "at_exit")
+        atexit.register(lambda: 1 / 0)
+        threading.Thread(target=note, args=("by_thread", 0.3)).start()
         return {"score": 1}
     if mode == "orphan":
         child = subprocess.Popen(["sleep", "600"])
@@ -193,3 +204,14 @@ def test_sidecar_that_a_cell_started_lives_on(place: Place) -> None:
         return [run.status for run in found] == ["FINISHED"]
 
     await_that(is_delivered)
+
+
+def test_cell_ends_as_a_program_does(place: Place) -> None:
+    """
+    Threads that go on are waited for and `atexit` callbacks run, one that fails among them.
+    """
+    done = place.run("run", str(write_suite(place, "later")), "--json")
+    (row,) = document(done)["results"]
+    assert row["category"] is None, done.stderr
+    assert (place.folder / "by_thread").read_text() == "done"
+    assert (place.folder / "at_exit").read_text() == "done"
