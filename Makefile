@@ -27,7 +27,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: help demo ui drill test test-browser need-chromium test-deep test-floor check format docs \
-	bench bench-whole bench-sidecar bench-outage bench-recovery bench-store bench-drain bench-peers bench-suites \
+	bench bench-whole bench-sidecar bench-outage bench-recovery bench-store bench-drain bench-peers bench-suites bench-retention \
 	bench-detection bench-statistics bench-advice clean
 .DELETE_ON_ERROR:
 
@@ -108,6 +108,9 @@ bench-drain: $(FOR_DEMO) ## from log.metric to a row: lag at steady rates, and l
 
 bench-suites: $(FOR_DEMO) ## what a suite costs beside its cells, and how soon it resumes
 	@$(BIN)/python benchmarks/suites.py
+
+bench-retention: $(FOR_DEMO) ## a clean-up of 5,000 runs: whether it is exact, and how long it takes
+	@$(BIN)/python benchmarks/retention.py
 
 bench-detection: $(FOR_DEMO) ## false alarms and power of change detection, beside others'
 	@$(BIN)/python benchmarks/detection.py

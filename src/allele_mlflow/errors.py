@@ -54,6 +54,8 @@ class ErrorKind(StrEnum):
     GATE = "gate"
     BAD_COMPONENT = "bad_component"
     TAMPERED = "tampered"
+    #: What is asked for cannot be told from what there is, and would be done at a guess.
+    UNCLEAR = "unclear"
 
 
 class AlleleMlflowError(Exception):

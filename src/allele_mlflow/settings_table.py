@@ -23,7 +23,6 @@ PREFIX = "ALLELE_MLFLOW_"
 NOT_YET_IN_FORCE = frozenset(
     {
         "auto_register_models",
-        "artifact_retention_days",
     }
 )
 LOCAL_BATCH_SIZE = 100
@@ -101,7 +100,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = LOCAL_BATCH_SIZE
     artifact_retention_days: Annotated[
-        int, Meta(ge=0, description="Age in days after which retention may remove artifacts.")
+        int,
+        Meta(
+            ge=0,
+            description="Age in days from which on `allele-mlflow gc` deletes artifacts that "
+            "nothing reaches. Nothing is deleted but by that command.",
+        ),
     ] = 30
     spool_dir: Annotated[
         str,

@@ -255,3 +255,19 @@ def test_peers_run(tmp_path: Path) -> None:
     assert not [one["error"] for one in report["peers"].values() if "error" in one]
     assert report["cheapest"]["call_p50_us"]["peer"] == "mlflow"
     assert list(tmp_path.iterdir()) == [output]
+
+
+def test_retention_runs(tmp_path: Path) -> None:
+    """
+    The clean-up's benchmark writes exactly the promised keys, deletes exactly what it should, and
+    leaves nothing behind.
+    """
+    output = tmp_path / "retention.json"
+    run(BENCHMARKS / "retention.py", tmp_path, "--quick", "--output", str(output))
+    report = json.loads(output.read_text())
+    assert set(report) == {
+        *("format", "environment", "runs", "reached", "deleted", "wrong"),
+        *("plan_s", "delete_s", "delete_ms_per_run"),
+    }
+    assert (report["deleted"], report["wrong"]) == (40, 0)
+    assert list(tmp_path.iterdir()) == [output]

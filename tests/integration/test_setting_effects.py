@@ -38,6 +38,7 @@ EFFECTS = {
     "experiment_prefix": "test_setting_effects.py::test_experiment_prefix_and_artifact_location",
     "artifact_location": "test_setting_effects.py::test_experiment_prefix_and_artifact_location",
     "metrics_batch_size": "test_setting_effects.py::test_metrics_batch_size_is_a_ceiling",
+    "artifact_retention_days": "test_retention_command.py::test_the_setting_says_how_old",
     "spool_dir": "test_setting_effects.py::test_spool_dir_says_where_records_wait",
     "spool_quota_bytes": "test_setting_effects.py::test_spool_quota_drops_and_counts",
     "idle_timeout_s": "test_setting_effects.py::test_idle_sidecar_leaves",

@@ -697,10 +697,14 @@ def test_setting_not_in_force_warns(tmp_path: Path, name: str) -> None:
     assert caught[0].lineno > start.__code__.co_firstlineno + 1
 
 
-def test_settings_not_in_force_warn_together(tmp_path: Path) -> None:
+def test_settings_not_in_force_warn_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """
     Several of them give one warning that names them all, each as the user wrote it.
     """
+    waiting = frozenset({"auto_register_models", "artifact_retention_days"})
+    monkeypatch.setattr("allele_mlflow.settings.NOT_YET_IN_FORCE", waiting)
     environ = {"ALLELE_MLFLOW_AUTO_REGISTER_MODELS": "false"}
     loaded = load_in(tmp_path, environ, artifact_retention_days=7)
     with pytest.warns(SettingsWarning) as caught:

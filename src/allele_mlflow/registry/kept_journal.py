@@ -26,7 +26,8 @@ from allele_mlflow.tracking.registry_client import RegistryClient
 STAGE_TAG = "allele.stage"
 #: How often a lost race for the next entry is run again, where nobody else's stage is at stake.
 ATTEMPTS = 100
-_EVIDENCE = "evidence"
+#: Where documents of evidence lie among the artifacts of the journal's run, each under its hash.
+EVIDENCE_FOLDER = "evidence"
 
 
 class KeptJournal:
@@ -94,7 +95,7 @@ class KeptJournal:
         digest = hashlib.sha256(data).hexdigest()
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / f"{digest}.json").write_bytes(data)
-            place = self._client.keep_files(self.run_id, Path(folder), _EVIDENCE)
+            place = self._client.keep_files(self.run_id, Path(folder), EVIDENCE_FOLDER)
         return digest, f"{place}/{digest}.json"
 
     def mirror(self) -> Chain:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from allele_mlflow.records import OWN_ARTIFACTS
+from allele_mlflow.records import OWN_ARTIFACTS, READINGS_FILES
 from allele_mlflow.tracking.artifact_names import bad_artifact, check_artifact_path
 from allele_mlflow.tracking.client_reader import ClientReader
 from allele_mlflow.tracking.error_mapping import mapped_errors
@@ -24,7 +24,6 @@ from allele_mlflow.tracking.frames import PAGE_ROWS, READINGS, Reader
 from allele_mlflow.tracking.sql_reader import SqlReader
 
 _PREFIX = "bulk+"
-_ARTIFACT_NAMES = ("readings.parquet", "readings.csv.gz")
 #: A report of a suite, with the figures in it, has some five.
 MOST_ARTIFACT_BYTES = 16 * 2**20
 
@@ -110,7 +109,7 @@ def _find_readings(client: Any, run_id: str) -> list[str]:
         for entry in client.list_artifacts(run_id, folders.pop()):
             if entry.is_dir and entry.path.removeprefix(OWN_ARTIFACTS).startswith("/parts"):
                 folders.append(entry.path)
-            elif entry.path.rpartition("/")[2] in _ARTIFACT_NAMES:
+            elif entry.path.rpartition("/")[2] in READINGS_FILES:
                 found.append(entry.path)
     return sorted(found)
 

@@ -29,6 +29,8 @@ KIND_TAG = "allele.registry.kind"
 USUAL_KIND = "genome"
 _ATTEMPTS = 3
 _PAGE = 200
+#: Of versions MLflow gives more at once; fewer pages are fewer that change between two.
+_LONG_PAGE = 10_000
 _TAKEN = frozenset({"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"})
 
 
@@ -265,6 +267,31 @@ class RegistryClient:
                 token = page.token
                 if not token:
                     return sorted(found)
+
+    def all_versions(self) -> list[tuple[str, StoredVersion]]:
+        """
+        All versions of all models with the names of these, ours or not.
+        """
+        found: list[tuple[str, StoredVersion]] = []
+        token = None
+        with mapped_errors("versions of all models"):
+            while True:
+                # by name, so that a tag that is set meanwhile moves none to a page that was read
+                page = self._client().search_model_versions(
+                    max_results=_LONG_PAGE, order_by=["name ASC"], page_token=token
+                )
+                found += [(str(one.name), _version(one)) for one in page]
+                token = page.token
+                if not token:
+                    return found
+
+    def versions_of_run(self, run_id: str) -> list[str]:
+        """
+        The versions that say they come from a run, as `name/number`.
+        """
+        with mapped_errors(f"versions of run {run_id}"):
+            found = self._client().search_model_versions(f"run_id = '{run_id}'")
+            return [f"{one.name}/{one.version}" for one in found]
 
     def set_alias(self, name: str, alias: str, number: int) -> None:
         """

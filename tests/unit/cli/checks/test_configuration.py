@@ -104,7 +104,7 @@ def test_store_of_the_command_line_wins(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value", "text"),
-    [("ENABLED", "false", "switched off"), ("ARTIFACT_RETENTION_DAYS", "7", "not yet in force")],
+    [("ENABLED", "false", "switched off"), ("AUTO_REGISTER_MODELS", "false", "not yet in force")],
 )
 def test_setting_without_effect_is_noted(tmp_path: Path, name: str, value: str, text: str) -> None:
     """
