@@ -164,12 +164,8 @@ def read_experiments(
     reader: Reader,
     experiment_ids: Sequence[str],
     *,
-<<<<<<< HEAD
-    with_tags: Mapping[str, str] | None = None,
-    param_keys: Sequence[str] | None = None,
-=======
     with_tags: Mapping[str, str | None] | None = None,
->>>>>>> components
+    param_keys: Sequence[str] | None = None,
     metric_keys: Sequence[str] | None = None,
     columns: Collection[str] | None = None,
 ) -> ExperimentFrames:

@@ -240,7 +240,6 @@ def _frames_of(runs: Iterable[Any], wanted: WantedRuns) -> RunFrames:
     )
 
 
-<<<<<<< HEAD
 def _filter_of(wanted: WantedRuns) -> str:
     """
     A filter that lets through every run that is wanted, and perhaps others.
@@ -249,13 +248,13 @@ def _filter_of(wanted: WantedRuns) -> str:
     if wanted.run_ids is not None:
         parts.append(filter_of_ids(wanted.run_ids))
     return " AND ".join(part for part in parts if part)
-=======
+
+
 def _has(tags: Mapping[str, str], wanted: Mapping[str, str | None]) -> bool:
     return all(
         tags.get(key, "") != "" if value is None else tags.get(key) == value
         for key, value in wanted.items()
     )
->>>>>>> components
 
 
 def _kept(items: Mapping[str, Any], keys: Sequence[str] | None) -> list[tuple[str, Any]]:
