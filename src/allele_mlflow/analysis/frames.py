@@ -164,6 +164,7 @@ def read_experiments(
     reader: Reader,
     experiment_ids: Sequence[str],
     *,
+    run_ids: Sequence[str] | None = None,
     with_tags: Mapping[str, str | None] | None = None,
     param_keys: Sequence[str] | None = None,
     metric_keys: Sequence[str] | None = None,
@@ -175,6 +176,7 @@ def read_experiments(
     Args:
         reader: Of the store.
         experiment_ids: As of `Reader.experiments`.
+        run_ids: These alone, as of `Reader.runs`.
         with_tags: Only runs that have all of these.
         param_keys: Which params to read; None for all.
         metric_keys: Which metrics, likewise.
@@ -191,6 +193,7 @@ def read_experiments(
     by_id = dict(zip(names["experiment_id"], names["name"], strict=True))
     told = reader.runs(
         experiment_ids,
+        run_ids=run_ids,
         with_tags=with_tags,
         tag_keys=[*texts.values(), *numbers.values()],
         param_keys=param_keys,

@@ -34,7 +34,7 @@ from allele_mlflow.environment.fingerprint import Environment, read_environment
 from allele_mlflow.errors import AnalysisError, ErrorKind
 from allele_mlflow.expressions import Expression, parse_expression
 from allele_mlflow.records import OWN_ARTIFACTS
-from allele_mlflow.tracking.frames import Reader
+from allele_mlflow.tracking.frames import MOST_RUN_IDS, Reader
 from allele_mlflow.tracking.reader import artifact_bytes
 from allele_mlflow.units import Direction
 
@@ -46,6 +46,8 @@ _EXECUTIONS = {
     tags.RunKind.SUITE: tags.RunKind.CELL,
     tags.RunKind.CONFIRMATION: tags.RunKind.CONFIRMATION_CELL,
 }
+#: What tells which runs a name means.
+_TELLING = ("kind", "suite", "execution", "run_uid")
 _NAMES_SHOWN = 12
 _SHORT_ID = 8
 
@@ -154,12 +156,21 @@ def select(reader: Reader, tracking_uri: str, text: str, *, prefix: str = "") ->
     Raises:
         AnalysisError: there is no such experiment or run, or nothing of it is over.
         TrackingError: the store does not answer.
+
+    Cost: of all runs of the experiment it reads what tells them apart, and of those that are meant
+    everything; with more than `MOST_RUN_IDS` of them, of all runs everything.
     """
-    found = find_runs(reader, text, prefix=prefix)
-    if found.target.wanted is not None:
-        held = _that_hold(reader, found.frames.of(found.runs), found.target)
-        found = found._replace(runs=held)
-    return select_found(tracking_uri, found)
+    target = parse_target(text)
+    ids = _experiments_of(reader, target, prefix)
+    params = None if target.wanted is not None else []
+    frames = read_experiments(reader, ids, param_keys=params, metric_keys=[], columns=_TELLING)
+    runs, execution = _of_target(frames, target)
+    if target.wanted is not None:
+        runs = _that_hold(reader, frames.of(runs), target)
+    few = list(runs["run_id"]) if len(runs) <= MOST_RUN_IDS else None
+    whole = read_experiments(reader, ids, run_ids=few)
+    meant = whole.runs[whole.runs["run_id"].isin(runs["run_id"])]
+    return select_found(tracking_uri, FoundRuns(target, whole, meant, execution))
 
 
 def find_runs(reader: Reader, text: str, *, prefix: str = "") -> FoundRuns:
@@ -171,7 +182,7 @@ def find_runs(reader: Reader, text: str, *, prefix: str = "") -> FoundRuns:
         TrackingError: the store does not answer.
     """
     target = parse_target(text)
-    frames = _find(reader, target, prefix)
+    frames = read_experiments(reader, _experiments_of(reader, target, prefix))
     return FoundRuns(target, frames, *_of_target(frames, target))
 
 
@@ -297,13 +308,16 @@ def _named(params: Mapping[str, Any], axes: Sequence[str]) -> str:
     return " ".join(f"{name}={params[name]}" for name in axes if name in params)
 
 
-def _find(reader: Reader, target: Target, prefix: str) -> ExperimentFrames:
+def _experiments_of(reader: Reader, target: Target, prefix: str) -> list[str]:
+    """
+    The ids of the experiments that the runs of a name are in.
+    """
     experiments = reader.experiments()
     active = experiments[experiments["lifecycle"] == "active"]
     ids = dict(zip(active["name"], active["experiment_id"], strict=True))
     for name in (target.name, f"{prefix}{target.name}"):
         if name in ids:
-            return read_experiments(reader, [ids[name]])
+            return [str(ids[name])]
     told = reader.runs(tag_keys=[tags.RUN_UID], param_keys=[], metric_keys=[])
     by_uid = told.tags[told.tags["value"] == target.name]["run_id"]
     runs = told.runs
@@ -313,7 +327,7 @@ def _find(reader: Reader, target: Target, prefix: str) -> ExperimentFrames:
         runs["name"] == target.name,
     ):
         if meant.any():
-            return read_experiments(reader, list(runs[meant]["experiment_id"].unique()))
+            return list(runs[meant]["experiment_id"].unique())
     raise _none(
         target.text, f"there is no such experiment, run id, uid or name; {_listed(ids, prefix)}"
     )

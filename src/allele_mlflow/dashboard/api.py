@@ -124,6 +124,8 @@ def _in_query(knobs: Knobs, options: Sequence[Option]) -> list[dict[str, Any]]:
     for option in options:
         choices = list(dict.fromkeys([*option.choices, option.default]))
         schemas[option.name] = {"type": "string", "enum": choices} if option.choices else text
+        if option.is_repeated:
+            schemas[option.name] = {"type": "array", "items": text}
     names = dict.fromkeys([*knobs.names, *labels])
     return [
         {

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from allele_mlflow.dashboard.pages import (
     alerts,
+    compare,
     delivery,
     experiment,
     run,
@@ -21,6 +22,7 @@ PAGES: tuple[Page, ...] = (
     runs.PAGE,
     suite.PAGE,
     run.PAGE,
+    compare.PAGE,
     alerts.PAGE,
     delivery.PAGE,
 )

@@ -29,6 +29,12 @@ _LOOKS = {
     "alive": Look("✓", _GOOD),
     "served": Look("✓", _GOOD),
     "resolved": Look("✓", _GOOD),
+    # as the figure of differences draws them
+    "better": Look("▲", _GOOD),
+    "worse": Look("▼", _BAD),
+    "different": Look("◆", _WARN),
+    "equivalent": Look("□", _SOFT),
+    "inconclusive": Look("○", _SOFT),
     "failures": Look("✕", _BAD),
     "failed": Look("✕", _BAD),
     "regression": Look("✕", _BAD),

@@ -36,12 +36,14 @@ class Option:
         label: For people.
         choices: What it may be; any text where there are none.
         default: Where the URL does not say it.
+        is_repeated: The URL may say it several times: all that are not empty are in `View.lists`.
     """
 
     name: str
     label: str
     choices: tuple[str, ...] = ()
     default: str = ""
+    is_repeated: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     page: int = 1
     rows: int = DEFAULT_ROWS
     options: dict[str, str] = {}
+    lists: dict[str, list[str]] = {}
 
     @property
     def sort_name(self) -> str:
@@ -140,7 +143,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
         usual = View()
         told = {name: getattr(self, name) for name in (FILTER, FIND, SORT, GROUP, PAGE, ROWS)}
         told = {name: value for name, value in told.items() if value != getattr(usual, name)}
-        return urlencode(told | {name: value for name, value in self.options.items() if value})
+        told |= {name: value for name, value in self.options.items() if value}
+        return urlencode(told | self.lists, doseq=True)
 
 
 def parse_view(pairs: Iterable[tuple[str, str]], knobs: Knobs) -> View:
@@ -152,17 +156,20 @@ def parse_view(pairs: Iterable[tuple[str, str]], knobs: Knobs) -> View:
             nothing.
     """
     given: dict[str, str] = {}
+    lists: dict[str, list[str]] = {one.name: [] for one in knobs.options if one.is_repeated}
     for name, value in pairs:
         if name not in knobs.names:
             known = ", ".join(knobs.names) or "nothing"
             raise RefusalError(400, f"{name}={value!r}: this page knows {known}")
-        if name in given:
+        if name in given and name not in lists:
             raise RefusalError(400, f"{name} stands in the address twice: want it once")
         if len(value) > LONGEST_TEXT:
             raise RefusalError(
                 400, f"{name} has {len(value):,} characters: want at most {LONGEST_TEXT:,}"
             )
         given[name] = value
+        if name in lists and value.strip():
+            lists[name].append(value.strip())
     return View(
         filter=_checked_filter(given.get(FILTER, "").strip()),
         find=given.get(FIND, "").strip(),
@@ -170,7 +177,10 @@ def parse_view(pairs: Iterable[tuple[str, str]], knobs: Knobs) -> View:
         group=given.get(GROUP, "").strip(),
         page=_whole_number(given, PAGE, 1, MOST_PAGES),
         rows=_whole_number(given, ROWS, DEFAULT_ROWS, MOST_ROWS),
-        options={one.name: _checked_option(one, given) for one in knobs.options},
+        options={
+            one.name: _checked_option(one, given) for one in knobs.options if not one.is_repeated
+        },
+        lists=lists,
     )
 
 
