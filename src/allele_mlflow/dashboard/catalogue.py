@@ -9,6 +9,7 @@ from allele_mlflow.dashboard.pages import (
     compare,
     delivery,
     experiment,
+    retention,
     run,
     runs,
     suite,
@@ -25,5 +26,6 @@ PAGES: tuple[Page, ...] = (
     compare.PAGE,
     alerts.PAGE,
     delivery.PAGE,
+    retention.PAGE,
 )
 ACTIONS: tuple[Action, ...] = ()

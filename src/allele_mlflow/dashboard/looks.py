@@ -42,6 +42,8 @@ _LOOKS = {
     "critical": Look("▲", _BAD),
     "error": Look("▲", _BAD),
     "interrupted": Look("■", _WARN),
+    "goes": Look("✕", _WARN),
+    "unclear": Look("!", _WARN),
     "warning": Look("!", _WARN),
     "active": Look("!", _WARN),
     "silent": Look("!", _WARN),

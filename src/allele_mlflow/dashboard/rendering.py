@@ -12,6 +12,7 @@ from typing import Any
 
 import jinja2
 import msgspec
+from rich.filesize import decimal
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
@@ -127,6 +128,8 @@ def write_value(value: Any, kind: Kind) -> str:
             return f"{value:,}"
         case Kind.SECONDS:
             return write_duration(float(value))
+        case Kind.BYTES:
+            return decimal(value)
         case Kind.RATIO:
             return f"{value:.0%}".replace("%", " %")
         case Kind.TIME:

@@ -35,6 +35,7 @@ class Kind(StrEnum):
     NUMBER = "number"
     COUNT = "count"
     SECONDS = "seconds"
+    BYTES = "bytes"
     TIME = "time"
     RATIO = "ratio"
     STATUS = "status"
@@ -76,7 +77,7 @@ class Column:
         """
         Whether it stands to the right.
         """
-        return self.kind in (Kind.NUMBER, Kind.COUNT, Kind.SECONDS, Kind.RATIO)
+        return self.kind in (*(Kind.NUMBER, Kind.COUNT, Kind.SECONDS, Kind.BYTES, Kind.RATIO),)
 
 
 #: A table's columns, or what makes them of what a page found.
