@@ -28,7 +28,7 @@ export PYTHON
 .DEFAULT_GOAL := help
 .PHONY: help demo ui drill test test-browser need-chromium test-deep test-floor check format docs \
 	bench bench-whole bench-sidecar bench-outage bench-recovery bench-store bench-drain bench-peers bench-suites bench-retention \
-	bench-detection bench-statistics bench-advice clean
+	bench-detection bench-statistics bench-advice bench-registry clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -46,7 +46,7 @@ ui: $(FOR_UI) ## MLflow's own UI on the demo's data
 	@echo "http://127.0.0.1:$(PORT) (Ctrl-C ends it)"
 	@cd demo && PYTHONWARNINGS=ignore MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
 		../$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db \
-		--host 127.0.0.1 --port $(PORT) --workers 1
+		--registry-store-uri sqlite:///mlflow_registry.db --host 127.0.0.1 --port $(PORT) --workers 1
 
 test: $(FOR_TEST) ## every test that pip alone can serve
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
@@ -121,6 +121,9 @@ bench-statistics: $(FOR_DEMO) ## how far the statistics of comparison can be tru
 
 bench-advice: $(FOR_DEMO) ## how often recommendations and predictions are wrong, where the truth is known
 	@$(BIN)/python benchmarks/advice.py
+
+bench-registry: $(FOR_DEMO) ## the registry's commands on ten thousand versions
+	@$(BIN)/python benchmarks/registry_scale.py
 
 bench-peers: $(FOR_DEMO) ## other trackers beside this one, each in an environment of its own
 	@$(BIN)/python benchmarks/peers.py

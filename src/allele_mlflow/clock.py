@@ -25,6 +25,7 @@ __all__ = [
     "now_ns",
     "pause_s",
     "process_cpu_s",
+    "read_iso",
     "thread_cpu_s",
     "utc_iso",
 ]
@@ -88,3 +89,23 @@ def utc_iso(timestamp_ns: int) -> str:
     # 64 bits of nanoseconds end in the years 1677 and 2262, but a damaged file may say anything
     kept_ns = min(max(timestamp_ns, -(1 << 63)), (1 << 63) - 1)
     return datetime.fromtimestamp(kept_ns / 1e9, tz=UTC).isoformat(timespec="milliseconds")
+
+
+def read_iso(text: str) -> datetime:
+    """
+    A time in ISO 8601, in UTC; one without an offset is UTC's, a date alone its first moment.
+
+    A year, and a year with a month, are taken too.
+
+    Raises:
+        ValueError: it is none, or lies outside the years 1 to 9999.
+    """
+    given = text.strip().upper()
+    given += {4: "-01-01", 7: "-01"}.get(len(given), "") if given[:4].isdigit() else ""
+    try:
+        found = datetime.fromisoformat(given)
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError) as exc:
+        raise ValueError(
+            f"{text!r} is no time: want ISO 8601, as 2026-11-28 or 2026-11-28T12:00:00+01:00"
+        ) from exc

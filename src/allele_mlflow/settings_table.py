@@ -20,11 +20,7 @@ from allele_mlflow.uris import is_remote_uri, mask_secrets
 
 PREFIX = "ALLELE_MLFLOW_"
 #: Settings that later issues bring to life; setting one of them warns.
-NOT_YET_IN_FORCE = frozenset(
-    {
-        "auto_register_models",
-    }
-)
+NOT_YET_IN_FORCE: frozenset[str] = frozenset()
 LOCAL_BATCH_SIZE = 100
 REMOTE_BATCH_SIZE = 1000
 

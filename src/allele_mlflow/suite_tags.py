@@ -45,6 +45,11 @@ SIDE = "allele.side"
 CONFIRMATION = "allele.confirmation"
 BASELINE = "allele.baseline"
 FINDING = "allele.finding"
+#: Of a verification's own run: the genome's identity in the registry, whether it has earned again
+#: what was claimed of it, and the id of the run that claims it.
+CONTENT = "allele.content"
+VERIFIED = "allele.verified"
+CLAIMED_BY = "allele.claimed_by"
 
 
 class RunKind(StrEnum):
@@ -59,3 +64,14 @@ class RunKind(StrEnum):
     #: One side of a confirmation, and its cells: no execution of the suite.
     CONFIRMATION = "confirmation"
     CONFIRMATION_CELL = "confirmation_cell"
+    #: A genome measured again on fresh seeds, and its cells: likewise.
+    VERIFICATION = "verification"
+    VERIFICATION_CELL = "verification_cell"
+
+
+#: What has cells below it, and what they are.
+CELLS_OF = {
+    RunKind.SUITE: RunKind.CELL,
+    RunKind.CONFIRMATION: RunKind.CONFIRMATION_CELL,
+    RunKind.VERIFICATION: RunKind.VERIFICATION_CELL,
+}

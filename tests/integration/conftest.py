@@ -122,6 +122,18 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def postgres_server(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """
+    The address of a real `mlflow server` on PostgreSQL that passes artifacts through; one for all
+    tests, so models and experiments need names of their own.
+    """
+    postgres.create("served")
+    folder = tmp_path_factory.mktemp("postgres_server")
+    with opened_server(folder, postgres.uri("served", "psycopg")) as url:
+        yield url
+
+
 def free_port() -> int:
     """
     A port of this machine that nobody listens to.

@@ -244,6 +244,19 @@ def test_advice_runs(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [output]
 
 
+def test_registry_scale_runs(tmp_path: Path) -> None:
+    """
+    Every command of the registry is timed, and leaves nothing behind.
+    """
+    output = tmp_path / "registry_scale.json"
+    run(BENCHMARKS / "registry_scale.py", tmp_path, "--quick", "--output", str(output))
+    report = json.loads(output.read_text())
+    assert (report["versions"], report["entries"], report["models"]) == (30, 33, 5)
+    assert {"list", "show", "history", "promote", "at"} <= set(report["commands"])
+    assert all(one["worst_s"] >= one["median_s"] > 0 for one in report["commands"].values())
+    assert list(tmp_path.iterdir()) == [output]
+
+
 def test_peers_run(tmp_path: Path) -> None:
     """
     The benchmark of other trackers measures those that are installed here, ours first.

@@ -59,12 +59,11 @@ def app(store: Store) -> ASGIApp:
     return dashboard_of(store.folder / "mlflow.db")
 
 
-def address(*given: str, api: bool = False, **more: str) -> str:
+def query_of(*given: str, **more: str) -> str:
     """
     Of a comparison of the first selection with the others.
     """
-    pairs = [("base", given[0]), *(("with", one) for one in given[1:]), *more.items()]
-    return f"{'/api/compare.json' if api else '/compare'}?{urlencode(pairs)}"
+    return urlencode([("base", given[0]), *(("with", one) for one in given[1:]), *more.items()])
 
 
 def test_nothing_is_compared_unasked(app: ASGIApp) -> None:
@@ -83,7 +82,7 @@ def test_page_and_command_say_the_same(app: ASGIApp, store: Store) -> None:
     """
     Each row has the verdict, the figures and the words of the comparison behind the command.
     """
-    found = json_of(app, address("sorting~2", "sorting", api=True, metric="score"))
+    found = json_of(app, "/api/compare.json?" + query_of("sorting~2", "sorting", metric="score"))
     with contextlib.closing(open_reader(store.uri)) as reader:
         sides = [select(reader, store.uri, one, prefix=PREFIX) for one in ("sorting~2", "sorting")]
     compared = compare_selections(*sides, metrics=["score"])
@@ -106,7 +105,7 @@ def test_three_are_ranked(app: ASGIApp) -> None:
     With more than two selections the page has ranks with Friedman's test, the best first, and says
     of each row whose it is.
     """
-    path = address("sorting~2", "sorting~1", "sorting", api=True, metric="score")
+    path = "/api/compare.json?" + query_of("sorting~2", "sorting~1", "sorting", metric="score")
     found = json_of(app, path)
     (ranked,) = found["rankings"]
     assert ranked["rows"][-1]["configuration"] == "sorting~2"
@@ -114,7 +113,7 @@ def test_three_are_ranked(app: ASGIApp) -> None:
     assert ranked["rows"][0]["improvement"] > 0.9
     names = {row["candidate_name"] for row in found["rows"]["rows"]}
     assert names == {"sorting~1", "sorting"}
-    text = send(app, address("sorting~2", "sorting~1", "sorting")).text
+    text = send(app, "/compare?" + query_of("sorting~2", "sorting~1", "sorting")).text
     assert "Ranks by score" in text
     assert "Friedman: p =" in text
 
@@ -124,11 +123,11 @@ def test_rows_are_chosen_and_sorted(app: ASGIApp) -> None:
     By verdict, by a part of the cell's name, by a column.
     """
     pair = ("sorting~2", "sorting")
-    found = json_of(app, address(*pair, api=True, metric="score", find="SIZE=2"))
+    found = json_of(app, "/api/compare.json?" + query_of(*pair, metric="score", find="SIZE=2"))
     assert [row["cell"] for row in found["rows"]["rows"]] == [f"size=20 kind={HOSTILE}"]
-    found = json_of(app, address(*pair, api=True, metric="score", verdict="worse"))
+    found = json_of(app, "/api/compare.json?" + query_of(*pair, metric="score", verdict="worse"))
     assert found["rows"]["rows"] == []
-    found = json_of(app, address(*pair, api=True, metric="score", sort="-difference"))
+    found = json_of(app, "/api/compare.json?" + query_of(*pair, metric="score", sort="-difference"))
     values = [row["difference"] for row in found["rows"]["rows"]]
     assert values == sorted(values, reverse=True)
 
@@ -137,7 +136,7 @@ def test_differences_are_drawn(app: ASGIApp) -> None:
     """
     The figure has a row for each cell, in the metric's unit where there is one metric alone.
     """
-    query = address("sorting~2", "sorting", metric="score").partition("?")[2]
+    query = query_of("sorting~2", "sorting", metric="score")
     found = json_of(app, f"/api/compare/figures/differences.json?{query}&scheme=dark")
     assert "2 better" in found["note"]
     assert "score" in found["layout"]["xaxis"]["title"]["text"]
@@ -148,7 +147,7 @@ def test_hostile_cells_stay_text(app: ASGIApp) -> None:
     """
     A cell whose name is HTML is written as text.
     """
-    text = send(app, address("sorting~1", "sorting")).text
+    text = send(app, "/compare?" + query_of("sorting~1", "sorting")).text
     assert HOSTILE not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
 
@@ -176,8 +175,8 @@ def test_what_means_nothing_is_told(
     """
     A selection that means nothing is an answer of 400 that says why, for people and programs.
     """
-    answer = send(app, address(*given, **more))
+    answer = send(app, f"/compare?{query_of(*given, **more)}")
     assert answer.status_code == 400
     assert words in answer.text
-    told = send(app, address(*given, api=True, **more))
+    told = send(app, f"/api/compare.json?{query_of(*given, **more)}")
     assert (told.status_code, set(told.json())) == (400, {"error", "detail"})

@@ -17,7 +17,8 @@ from allele_mlflow.registry.registry import Registry
 from allele_mlflow.tracking.registry_client import RegistryClient
 
 PRODUCTION, CANDIDATE, DEVELOPMENT = Stage.PRODUCTION, Stage.CANDIDATE, Stage.DEVELOPMENT
-PROMOTIONS = 40
+#: Of each of two.
+PROMOTIONS = 100
 
 
 def genome(level: float, **more: Any) -> dict[str, Any]:
@@ -33,15 +34,19 @@ def genome(level: float, **more: Any) -> dict[str, Any]:
     }
 
 
+def client_at(uri: str, artifacts: str | None) -> RegistryClient:
+    """
+    Of a registry anywhere.
+    """
+    experiment = "allele_benchmark_registry"
+    return RegistryClient(uri, experiment=experiment, artifact_location=artifacts)
+
+
 def client_of(folder: Path) -> RegistryClient:
     """
     Of a registry on SQLite.
     """
-    return RegistryClient(
-        f"sqlite:///{folder / 'registry.db'}",
-        experiment="allele_benchmark_registry",
-        artifact_location=str(folder / "artifacts"),
-    )
+    return client_at(f"sqlite:///{folder / 'registry.db'}", str(folder / "artifacts"))
 
 
 @pytest.fixture
@@ -185,15 +190,27 @@ def test_what_is_no_genome(registry: Registry, given: Any, words: str) -> None:
         registry.standing("persona")
 
 
-def _promote_often(folder: Path, who: str, count: int, told: Any) -> None:
+@pytest.fixture(params=["sqlite", pytest.param("http", marks=pytest.mark.server)])
+def place(request: pytest.FixtureRequest) -> tuple[str, str | None]:
+    """
+    Of a registry on SQLite, and of one on PostgreSQL behind a server: its address, and where its
+    files go.
+    """
+    if request.param == "http":
+        return request.getfixturevalue("postgres_server"), None
+    folder = request.getfixturevalue("folder")
+    return f"sqlite:///{folder / 'registry.db'}", str(folder / "artifacts")
+
+
+def _promote_often(place: tuple[str, str | None], who: str, count: int, told: Any) -> None:
     """
     Promote two versions in turn, with the holder that was seen last.
     """
-    registry = Registry(client_of(folder), by=who)
+    registry = Registry(client_at(*place), by=who)
     won = refused = 0
     for number in range(count):
         try:
-            registry.promote("persona", 1 + number % 2, PRODUCTION, reason=f"{who} {number}")
+            registry.promote("raced", 1 + number % 2, PRODUCTION, reason=f"{who} {number}")
             won += 1
         except PromotionRefusedError:
             refused += 1
@@ -202,25 +219,26 @@ def _promote_often(folder: Path, who: str, count: int, told: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.process
-@pytest.mark.timeout(200)
-def test_two_processes_promote_against_each_other(registry: Registry, folder: Path) -> None:
+@pytest.mark.timeout(300)
+def test_two_processes_promote_against_each_other(place: tuple[str, str | None]) -> None:
     """Every promotion that was said to have happened is an entry, none is there twice, each names
     the holder before it, and at the end one version holds the stage.
     """
-    registry.register("persona", genome(0.1))
-    registry.register("persona", genome(0.2))
+    registry = Registry(client_at(*place), by="ann")
+    registry.register("raced", genome(0.1))
+    registry.register("raced", genome(0.2))
     context = multiprocessing.get_context("spawn")
     told = context.Queue()
     workers = [
-        context.Process(target=_promote_often, args=(folder, who, PROMOTIONS, told))
+        context.Process(target=_promote_often, args=(place, who, PROMOTIONS, told))
         for who in ("ann", "bob")
     ]
     for worker in workers:
         worker.start()
-    results = [told.get(timeout=150) for _ in workers]
+    results = [told.get(timeout=250) for _ in workers]
     for worker in workers:
         worker.join(30)
-    chain = registry.history("persona")
+    chain = registry.history("raced")
     promotions = [entry for entry in chain.entries if entry.action == "promote"]
     assert len(promotions) == sum(won for _, won, _ in results)
     assert len({entry.token for entry in promotions}) == len(promotions)
@@ -229,8 +247,46 @@ def test_two_processes_promote_against_each_other(registry: Registry, folder: Pa
     for entry in promotions:
         assert entry.holder == holder
         holder = entry.version
-    assert registry.verify("persona").problems == ()
-    assert client_of(folder).model("persona").aliases["production"] == holder
+    assert registry.verify("raced").problems == ()
+    assert client_at(*place).model("raced").aliases["production"] == holder
+
+
+def _register_all(
+    place: tuple[str, str | None], who: str, levels: list[float], start: Any, told: Any
+) -> None:
+    """
+    Register genomes in a model that is not there yet, as soon as all are ready.
+    """
+    registry = Registry(client_at(*place), by=who)
+    registry.models()  # mlflow is imported by now
+    start.wait(60)
+    told.put([registry.register("new", genome(level)).version for level in levels])
+
+
+@pytest.mark.slow
+@pytest.mark.process
+@pytest.mark.timeout(200)
+def test_two_processes_make_one_model(place: tuple[str, str | None]) -> None:
+    """Two make a model at once, and register the same genomes in it: one journal, one version and
+    one entry for each, both are told the same numbers, and nothing is left over.
+    """
+    levels = [0.1, 0.2, 0.3, 0.4]
+    context = multiprocessing.get_context("spawn")
+    told, start = context.Queue(), context.Barrier(2)
+    workers = [
+        context.Process(target=_register_all, args=(place, who, levels, start, told))
+        for who in ("ann", "bob")
+    ]
+    for worker in workers:
+        worker.start()
+    first, second = (told.get(timeout=150) for _ in workers)
+    for worker in workers:
+        worker.join(30)
+    registry = Registry(client_at(*place))
+    assert first == second
+    assert [entry.action for entry in registry.history("new").entries] == ["register"] * 4
+    assert registry.verify("new").problems == ()
+    assert [one.number for one in client_at(*place).versions("new")] == sorted(first)
 
 
 @pytest.mark.server

@@ -14,10 +14,14 @@ import pytest
 
 import allele_mlflow
 from allele_mlflow.errors import NotFoundError, RegistryError
-from allele_mlflow.registry.journal import Stage
+from allele_mlflow.registry.contents import files_of
+from allele_mlflow.registry.genomes import read_genome
+from allele_mlflow.registry.journal import Chain, Stage, encode_entry
+from allele_mlflow.registry.kept_journal import next_entry
 from allele_mlflow.registry.lineage import read_lineage
 from allele_mlflow.registry.registry import Registry
 from allele_mlflow.registry.uses import Use, read_uses
+from allele_mlflow.registry.version_files import sha256
 from allele_mlflow.settings import Settings
 from allele_mlflow.tracking.client import MlflowTracking
 from allele_mlflow.tracking.reader import open_reader
@@ -100,6 +104,44 @@ def test_changed_files_of_a_component_are_found(registry: Registry, folder: Path
     assert any("files/deep/notes.txt" in one for one in registry.verify("mutation").problems)
     notes.unlink()
     assert any("gone from run" in one for one in registry.verify("mutation").problems)
+
+
+def test_what_is_told_of_a_genome_cannot_be_changed(registry: Registry, folder: Path) -> None:
+    """A genome's id, which is no part of its identity, changed together with the manifest is found:
+    the journal holds the manifest's hash.
+    """
+    registry.register("persona", genome(0.1))
+    (file,) = folder.glob("artifacts/*/artifacts/versions/*/genome.json")
+    manifest = file.with_name("manifest.json")
+    before = sha256(file.read_bytes())
+    file.write_bytes(file.read_bytes().replace(b"g0.1", b"g9.9"))
+    manifest.write_text(manifest.read_text().replace(before, sha256(file.read_bytes())))
+    with pytest.raises(RegistryError, match=r"manifest.json of the version was changed"):
+        registry.load("persona/1")
+    assert any("manifest.json" in one for one in registry.verify("persona").problems)
+
+
+def test_a_journal_without_manifests_is_read(registry: Registry, folder: Path) -> None:
+    """Versions from before an entry held the manifest's hash are loaded, and known by content."""
+    kept, client = read_genome(genome(0.1)), client_of(folder)
+    run_id = client.ensure_journal("persona")
+    place = folder / "old"
+    place.mkdir()
+    for path, data in files_of(kept).items():
+        (place / path).write_bytes(data)
+    source = client.keep_files(run_id, place, f"versions/{kept.content}")
+    tags = {"allele.content": kept.content}
+    client.create_version("persona", source=source, run_id=run_id, tags=tags, description="")
+    entry = next_entry(
+        *(Chain(), "register", "persona", 1, DEVELOPMENT),
+        by="ann",
+        reason="",
+        content=kept.content,
+    )
+    assert client.write_entry(run_id, "000001", encode_entry(entry))
+    assert registry.load("persona/1").document == genome(0.1)
+    assert not registry.register("persona", genome(0.1)).is_new
+    assert registry.verify("persona").problems == ()
 
 
 def test_a_model_keeps_one_kind(registry: Registry) -> None:

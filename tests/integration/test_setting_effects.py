@@ -50,6 +50,7 @@ EFFECTS = {
     "exit": "test_setting_effects.py::test_detach_hands_over_at_once",
     "exit_timeout_s": "test_unreachable.py::test_nobody_answers",
     "auto_experiment_tracking": "test_suites.py::test_without_tracking_there_is_no_store",
+    "auto_register_models": "test_registration.py::test_switched_off_nothing_is_registered",
     "bulk_store": "test_setting_effects.py::test_bulk_store_says_who_writes",
     "sampling": "test_setting_effects.py::test_sampling_thins_what_mlflow_shows",
     "alerts": "test_setting_effects.py::test_alerts_file_is_evaluated",

@@ -35,6 +35,7 @@ from allele_mlflow.tracking.registry_client import (
     StoredModel,
     StoredVersion,
 )
+from allele_mlflow.tracking.stored_models import StoredEntries
 
 NOW_MS = 1_790_000_000_000
 PREFIX = "tests_"
@@ -158,11 +159,11 @@ class FakeRegistry(RegistryClient):
         """
         return [StoredModel("persona", {JOURNAL_TAG: "journal"}, {})]
 
-    def read_entries(self, run_id: str) -> dict[str, str]:
+    def read_entries(self, run_id: str, *, since: str = "") -> StoredEntries:
         """
         Of its journal.
         """
-        return self.entries
+        return StoredEntries({key: text for key, text in self.entries.items() if key >= since})
 
     def fetch_file(self, run_id: str, path: str) -> bytes:
         """

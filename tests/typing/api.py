@@ -17,9 +17,11 @@ from allele_mlflow import (
     AlertRule,
     AlleleMlflowError,
     AlleleMlflowWarning,
+    Component,
     DeliveryError,
     DeliveryReport,
     ErrorKind,
+    Genome,
     Ledger,
     QueueError,
     RecordError,
@@ -34,6 +36,8 @@ from allele_mlflow import (
     correlation_context,
     correlation_id,
     current_logger,
+    load_component,
+    load_genome,
     start_logger,
     take_environment,
 )
@@ -205,3 +209,19 @@ def where_and_why(folder: Path) -> None:
     with correlation_context(cell="rate=0.1") as held:
         assert_type(held, str)
     assert_type(correlation_id(), str | None)
+
+
+def use_the_registry(log: RunLogger) -> None:
+    """
+    What a registry gives, a logger takes.
+    """
+    genome = load_genome("tutor@production")
+    assert_type(genome, Genome)
+    assert_type(genome.version, int | None)
+    component = load_component("mutation/1", settings=Settings())
+    assert_type(component, Component)
+    assert_type(component.files, Mapping[str, bytes])
+    assert_type(component.write_files(Path("there")), list[Path])
+    log.uses(genome)
+    log.uses(component)
+    log.uses("mutation@production", 3)  # type: ignore[call-arg]

@@ -703,8 +703,8 @@ def test_settings_not_in_force_warn_together(
     """
     Several of them give one warning that names them all, each as the user wrote it.
     """
-    waiting = frozenset({"auto_register_models", "artifact_retention_days"})
-    monkeypatch.setattr("allele_mlflow.settings.NOT_YET_IN_FORCE", waiting)
+    later = {"auto_register_models", "artifact_retention_days"}
+    monkeypatch.setattr("allele_mlflow.settings.NOT_YET_IN_FORCE", later)
     environ = {"ALLELE_MLFLOW_AUTO_REGISTER_MODELS": "false"}
     loaded = load_in(tmp_path, environ, artifact_retention_days=7)
     with pytest.warns(SettingsWarning) as caught:

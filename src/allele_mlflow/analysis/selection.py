@@ -3,7 +3,8 @@ What a person means by `evolution~1[mutation_rate < 0.2]`: runs of the store, re
 
     NAME              an experiment (its prefix may be left out), or the id, uid or name of a run.
                       Of a suite: its newest execution; of a suite's own run: that execution; of
-                      one side of a confirmation: its runs; of anything else: all runs that are over
+                      one side of a confirmation, of a verification: its runs; of anything else:
+                      all runs that are over
     NAME~N            the execution N before the newest
     NAME[EXPRESSION]  of these the runs of which the expression is true, over params and tags (in
                       whose names all but letters and digits is written as _)
@@ -41,11 +42,6 @@ from allele_mlflow.units import Direction
 SUITE_FILE = "suite.toml"
 ENVIRONMENT_FILE = "environment.json"
 _TARGET = re.compile(r"(?P<name>[^\[]+?)(?:~(?P<back>\d+))?(?:\[(?P<wanted>.*)\])?", re.DOTALL)
-#: What has cells below it, and what they are.
-_EXECUTIONS = {
-    tags.RunKind.SUITE: tags.RunKind.CELL,
-    tags.RunKind.CONFIRMATION: tags.RunKind.CONFIRMATION_CELL,
-}
 #: What tells which runs a name means.
 _TELLING = ("kind", "suite", "execution", "run_uid")
 _NAMES_SHOWN = 12
@@ -162,7 +158,7 @@ def select(reader: Reader, tracking_uri: str, text: str, *, prefix: str = "") ->
     """
     target = parse_target(text)
     ids = _experiments_of(reader, target, prefix)
-    params = None if target.wanted is not None else []
+    params: list[str] | None = None if target.wanted is not None else []
     frames = read_experiments(reader, ids, param_keys=params, metric_keys=[], columns=_TELLING)
     runs, execution = _of_target(frames, target)
     if target.wanted is not None:
@@ -349,7 +345,7 @@ def _of_target(
     is_one = (runs[["run_id", "run_uid", "name"]] == target.name).any(axis=1)
     meant = runs[is_one & (runs["experiment"] != target.name)]
     suites = runs[runs["kind"] == tags.RunKind.SUITE]
-    chosen = meant[meant["kind"].isin(list(_EXECUTIONS))]
+    chosen = meant[meant["kind"].isin(list(tags.CELLS_OF))]
     if len(meant) and not len(chosen):
         if target.back:
             raise _none(target.text, "~N is of a suite's executions, and this is a run")
@@ -357,13 +353,14 @@ def _of_target(
     if not len(suites) and not len(chosen):
         if target.back:
             raise _none(target.text, "~N is of a suite's executions, and this is no suite")
-        confirming = [tags.RunKind.CONFIRMATION, tags.RunKind.CONFIRMATION_CELL]
-        return runs[~runs["kind"].isin(confirming)], None
+        beside = [pair for pair in tags.CELLS_OF.items() if pair[0] is not tags.RunKind.SUITE]
+        others = [kind for pair in beside for kind in pair]
+        return runs[~runs["kind"].isin(others)], None
     among = chosen if len(chosen) else suites
     if target.back >= len(among):
         raise _none(target.text, f"the suite has {len(among)} executions")
     execution = among.iloc[target.back].to_dict()
-    is_cell = runs["kind"] == _EXECUTIONS[tags.RunKind(execution["kind"])]
+    is_cell = runs["kind"] == tags.CELLS_OF[tags.RunKind(execution["kind"])]
     return runs[(runs["execution"] == execution["run_uid"]) & is_cell], execution
 
 

@@ -16,7 +16,7 @@ from allele_mlflow import settings as settings_module
 from allele_mlflow.cli.analysis_errors import tells_errors
 from allele_mlflow.cli.exit_codes import ExitCode
 from allele_mlflow.cli.output import Progress, json_text, say, shown
-from allele_mlflow.cli.suite_tables import rendered
+from allele_mlflow.cli.rendering import rendered
 
 MOST_ROWS = 100
 _STYLES = {"error": "bold red", "critical": "bold red", "warning": "yellow", "info": "dim"}

@@ -17,7 +17,7 @@ from allele_mlflow import settings as settings_module
 from allele_mlflow.cli.analysis_errors import tells_errors
 from allele_mlflow.cli.exit_codes import ExitCode
 from allele_mlflow.cli.output import json_text, say, shown
-from allele_mlflow.cli.suite_tables import rendered
+from allele_mlflow.cli.rendering import rendered
 from allele_mlflow.errors import AnalysisError, ErrorKind
 from allele_mlflow.units import Direction
 

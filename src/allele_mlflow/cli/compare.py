@@ -163,7 +163,7 @@ def comparison_text(
     Comparisons and rankings as text: for a terminal, as Markdown, or as one JSON document.
     """
     from allele_mlflow.cli import comparison_tables as tables
-    from allele_mlflow.cli.suite_tables import rendered
+    from allele_mlflow.cli.rendering import rendered
 
     if as_json:
         return json_text(tables.document(compared, ranked))

@@ -165,7 +165,7 @@ def _rendered(
     found: Confirmed, sides: Sequence[Side], wanted: _Wanted, *, as_json: bool, markdown: bool
 ) -> str:
     from allele_mlflow.cli import comparison_tables as tables
-    from allele_mlflow.cli.suite_tables import rendered
+    from allele_mlflow.cli.rendering import rendered
 
     if as_json:
         return json_text(_document(found, sides, wanted))

@@ -16,8 +16,8 @@ from rich.text import Text
 from allele_mlflow import settings as settings_module
 from allele_mlflow.cli.exit_codes import ExitCode
 from allele_mlflow.cli.output import complain, json_text, say, shown
+from allele_mlflow.cli.rendering import rendered
 from allele_mlflow.cli.suite_display import duration_text
-from allele_mlflow.cli.suite_tables import rendered
 from allele_mlflow.errors import AnalysisError, TrackingError
 from allele_mlflow.matrix.find_suite import find_suite
 from allele_mlflow.matrix.prepared import prepare_suite

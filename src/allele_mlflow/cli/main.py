@@ -34,6 +34,7 @@ COMMANDS = {
     "pin": "Keep the artifacts of a run.",
     "predictions": "Score predictions against what came.",
     "recommendations": "Recommend what to try next, and hold advice to account.",
+    "reevaluate": "Measure a registered genome again.",
     "registry": "Keep genomes and components, promote them on evidence.",
     "rejected": "List what was refused, and submit it again.",
     "report": "Write a report of a suite, a run or an experiment.",

@@ -44,7 +44,7 @@ def predictions(
     from allele_mlflow.analysis.experiment_advice import AdviceReader, find_experiment
     from allele_mlflow.analysis.prediction_scores import score_predictions
     from allele_mlflow.cli import ledger_tables as tables
-    from allele_mlflow.cli.suite_tables import rendered
+    from allele_mlflow.cli.rendering import rendered
     from allele_mlflow.tracking.reader import open_reader
 
     if metrics and not backtest:

@@ -202,7 +202,7 @@ def _log(made: MatrixAdvice, settings: Settings) -> str | None:
 
 def _show_advice(made: MatrixAdvice, run_id: str | None, *, as_json: bool) -> None:
     from allele_mlflow.cli import advice_tables as tables
-    from allele_mlflow.cli.suite_tables import rendered
+    from allele_mlflow.cli.rendering import rendered
 
     if as_json:
         say(json_text(tables.advice_document(made, run_id)))
@@ -219,7 +219,7 @@ def _show_advice(made: MatrixAdvice, run_id: str | None, *, as_json: bool) -> No
 def _show_ledger(entries: Sequence[LedgerEntry], *, as_json: bool) -> ExitCode:
     from allele_mlflow.analysis.advice_ledger import calibrate
     from allele_mlflow.cli import ledger_tables as tables
-    from allele_mlflow.cli.suite_tables import rendered
+    from allele_mlflow.cli.rendering import rendered
 
     sources = calibrate(entries)
     if as_json:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import click
@@ -22,6 +23,7 @@ from allele_mlflow.matrix.find_suite import find_suite
 from allele_mlflow.matrix.forecast import Forecast, forecast
 from allele_mlflow.matrix.options import RunOptions
 from allele_mlflow.matrix.prepared import Prepared, find_last, prepare_suite
+from allele_mlflow.matrix.registration import register_best
 from allele_mlflow.matrix.results import Outcome
 from allele_mlflow.matrix.runner import SuiteRunner
 from allele_mlflow.matrix.suite_results import Published, SuiteResults
@@ -93,16 +95,32 @@ def run(
     if dry_run:
         _show_plan(prepared, options, settings, as_json=as_json)
         return
-    with terminated_as_interrupted(), open_view(prepared.suite, is_quiet=quiet or as_json) as view:
-        results = SuiteResults(prepared, settings, tick=view.tick)
-        runner = SuiteRunner(prepared, options, settings, view=view, finish=results.publish)
-        outcome = runner.run()
-    published = results.published()
+    view_of = functools.partial(open_view, is_quiet=quiet or as_json)
+    with terminated_as_interrupted():
+        with view_of(prepared.suite) as view:
+            results = SuiteResults(prepared, settings, tick=view.tick)
+            runner = SuiteRunner(prepared, options, settings, view=view, finish=results.publish)
+            outcome = runner.run()
+        published = results.published()
+        registration = register_best(
+            outcome,
+            published.run_uid,
+            settings,
+            is_complete=published.is_complete,
+            options=options,
+            open_view=view_of,
+        )
+    if registration is not None:
+        published.notes.append(registration.said)
     if as_json:
-        say(json_text(results.document(outcome)))
+        registered = registration.document() if registration is not None else None
+        say(json_text(results.document(outcome, published) | {"registered": registered}))
     else:
         _show(outcome, published)
-    context.exit(_exit_code(outcome, published, is_strict=strict))
+    is_interrupted = registration is not None and registration.is_interrupted
+    context.exit(
+        ExitCode.INTERRUPTED if is_interrupted else _exit_code(outcome, published, is_strict=strict)
+    )
 
 
 def _exit_code(outcome: Outcome, published: Published, *, is_strict: bool) -> ExitCode:

@@ -9,11 +9,11 @@ import statistics
 from collections.abc import Iterable
 
 from rich import box
-from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from allele_mlflow.cli.output import shown
+from allele_mlflow.cli.rendering import rendered as rendered
 from allele_mlflow.cli.suite_display import duration_text
 from allele_mlflow.matrix.messages import CellFailure
 from allele_mlflow.matrix.results import Outcome, TrialRow, group_failures
@@ -23,19 +23,6 @@ from allele_mlflow.units import Direction
 #: Cells that are shown; all are in results.csv.
 MOST_CELLS = 200
 MOST_METRICS = 4
-PLAIN_WIDTH = 100
-
-
-def rendered(what: RenderableType) -> str:
-    """
-    As text for stdout: of the terminal's width, or of a fixed one elsewhere.
-    """
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PLAIN_WIDTH)
-    with console.capture() as capture:
-        console.print(what)
-    return capture.get()
 
 
 def results_table(outcome: Outcome) -> Table:

@@ -19,7 +19,7 @@ from allele_mlflow import settings as settings_module
 from allele_mlflow.cli.analysis_errors import tells_errors
 from allele_mlflow.cli.exit_codes import ExitCode
 from allele_mlflow.cli.output import json_text, say, shown
-from allele_mlflow.cli.suite_tables import rendered
+from allele_mlflow.cli.rendering import rendered
 from allele_mlflow.clock import now_ns, utc_iso
 from allele_mlflow.settings import Settings
 from allele_mlflow.units import Direction

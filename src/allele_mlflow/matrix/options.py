@@ -4,10 +4,12 @@ How a suite is run this time: what the command line says, and what a display is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from allele_mlflow import suite_tags as tags
 from allele_mlflow.matrix.cells import Trial
 from allele_mlflow.matrix.messages import CellResult
 
@@ -23,6 +25,9 @@ class RunOptions:
         fails_fast: Stop at the first failure.
         is_exclusive: As of a suite, or because the command line says so.
         is_tracked: Whether runs go to MLflow; None: as the setting `auto_experiment_tracking`.
+        kind: What it is: of another kind than a suite's it is no execution of the suite.
+        run_name: Of its own run, instead of the suite's name.
+        told: More tags of its own run.
     """
 
     executor: str | None = None
@@ -32,6 +37,9 @@ class RunOptions:
     fails_fast: bool = False
     is_exclusive: bool = False
     is_tracked: bool | None = None
+    kind: tags.RunKind = tags.RunKind.SUITE
+    run_name: str | None = None
+    told: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

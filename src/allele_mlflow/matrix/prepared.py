@@ -5,8 +5,10 @@ A suite that can be run here: its function is found, its cells are made, its his
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from allele_mlflow.environment.fingerprint import Environment
 from allele_mlflow.environment.taking import take_environment
@@ -24,6 +26,8 @@ from allele_mlflow.settings import Settings
 #: Artifact of a suite's run.
 SUITE_FILE = "suite.toml"
 ENVIRONMENT_FILE = "environment.json"
+#: What the function of `[genome] evaluate` is given.
+GENOME_PARAM = "genome"
 
 
 @dataclass
@@ -56,25 +60,31 @@ def prepare_suite(suite: Suite, folder: Path, *, text: str | None = None) -> Pre
     """
     suite = checked_suite(suite)
     read_alerts(suite.alerts)
+    function = _imported(suite.benchmark, folder)
+    version = source_version(function)
+    cells = make_cells(suite, version=version)
+    for names in {tuple(cell.params): cell for cell in cells}:
+        check_params(function, names, suite.benchmark)
+    if suite.genome is not None:
+        evaluate = suite.genome.evaluate
+        check_params(_imported(evaluate, folder), [GENOME_PARAM], evaluate)
+    return Prepared(
+        suite, folder, cells, version, text or suite_text(suite), take_environment(folder)
+    )
+
+
+def _imported(reference: str, folder: Path) -> Callable[..., Any]:
     try:
-        function = find_benchmark(suite.benchmark, folder)
+        return find_benchmark(reference, folder)
     except MatrixError:
         raise
     except Exception as exc:
         failure = describe_failure(exc)
         raise MatrixError(
-            f"benchmark {suite.benchmark!r} cannot be imported: {failure.error_type}: "
-            f"{failure.message}",
+            f"benchmark {reference!r} cannot be imported: {failure.error_type}: {failure.message}",
             kind=ErrorKind.BAD_BENCHMARK,
             traceback=failure.traceback,
         ) from exc
-    version = source_version(function)
-    cells = make_cells(suite, version=version)
-    for names in {tuple(cell.params): cell for cell in cells}:
-        check_params(function, names, suite.benchmark)
-    return Prepared(
-        suite, folder, cells, version, text or suite_text(suite), take_environment(folder)
-    )
 
 
 def find_last(prepared: Prepared, settings: Settings) -> Execution | None:

@@ -118,6 +118,8 @@ class SuiteRunner:
                 executor=executor.name,
                 is_tracked=self._is_tracked,
                 run_uid=last.run_uid if last is not None else None,
+                run_name=self._options.run_name,
+                told={tags.KIND: self._options.kind, **self._options.told},
             )
             with self._closing_log(log):
                 self._perform(plan, executor, log)
@@ -242,6 +244,7 @@ class SuiteRunner:
             settings=self._settings,
             parent=parent,
             is_tracked=self._is_tracked,
+            kind=tags.CELLS_OF[self._options.kind],
         )
         self._view.submitted(trial, attempt)
         name = f"{log.run_uid}-{trial.cell.key}-{trial.repeat}-{attempt}"

@@ -27,6 +27,8 @@ Axis = Annotated[list[Value], Meta(min_length=1)]
 #: What an exclusive suite needs and every other default: one cell at a time.
 DEFAULT_EXECUTOR = "process:1"
 _REFERENCE = re.compile(r"[^:\s][^:]*:[A-Za-z_][A-Za-z0-9_.]*")
+#: What MLflow takes as the name of a model, and what `name/3` and `name@stage` can be told from.
+_MODEL = re.compile(r"[^/:@'\s]([^/:@'\n]*[^/:@'\s])?")
 
 
 class MetricFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,6 +58,22 @@ class Adaptive(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     most_repeats: Annotated[int, Meta(ge=3, le=100_000)] = 30
 
 
+class GenomeEvaluation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    How a genome that a run has kept is measured again, and what becomes of the best.
+
+    Attributes:
+        evaluate: As `benchmark`: called with `genome` (plain data) and, where it asks, a `seed`.
+        model: The registered model that the best one becomes a version of; the suite's name by
+            default.
+        repeats: Fresh seeds.
+    """
+
+    evaluate: str
+    model: str | None = None
+    repeats: Annotated[int, Meta(ge=2, le=100_000)] = 5
+
+
 class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
     A benchmark, the cells that it is run in, and how.
@@ -77,6 +95,8 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         retries: How often a failed run is tried again, by category of error.
         metrics: By name; those with `objective = true` are what the suite is about.
         adaptive: More repeats where the objective is not known well enough.
+        genome: How the best genome is measured again and registered, at the end.
+        components: Files, relative to the suite's folder, registered at the end, by name.
         tags: Of every run.
         artifacts: Globs, relative to the `folder` that a benchmark may ask for, of files to keep.
         alerts: Rules as in an alerts file.
@@ -101,6 +121,8 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     retries: dict[Category, Annotated[int, Meta(ge=0, le=100)]] = {}
     metrics: dict[str, MetricFacts] = {}
     adaptive: Adaptive | None = None
+    genome: GenomeEvaluation | None = None
+    components: dict[str, str] = {}
     tags: dict[str, str] = {}
     artifacts: list[str] = []
     alerts: list[dict[str, Value]] = []
@@ -120,6 +142,7 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         _check_zip(self)
         _check_selection(self)
         _check_objectives(self)
+        _check_genome(self)
 
     @property
     def objectives(self) -> dict[str, MetricFacts]:
@@ -127,6 +150,14 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         The metrics that the suite is about, in order.
         """
         return {name: facts for name, facts in self.metrics.items() if facts.objective}
+
+    @property
+    def model(self) -> str:
+        """
+        The registered model that its genomes are versions of.
+        """
+        said = self.genome.model if self.genome is not None else None
+        return self.name if said is None else said
 
     @property
     def axes(self) -> list[str]:
@@ -244,4 +275,21 @@ def _check_objectives(suite: Suite) -> None:
         raise bad_suite(
             ("adaptive", "most_repeats"),
             f"most_repeats={suite.adaptive.most_repeats}: want at least repeats={suite.repeats}",
+        )
+
+
+def _check_genome(suite: Suite) -> None:
+    told = suite.genome
+    if told is None:
+        return
+    if not _REFERENCE.fullmatch(told.evaluate):
+        raise bad_suite(
+            ("genome", "evaluate"), f"genome: evaluate={told.evaluate!r}: want 'module:function'"
+        )
+    if not suite.objectives:
+        raise bad_suite(("genome",), "genome: want a metric with objective = true: it is measured")
+    if not _MODEL.fullmatch(suite.model):
+        place = ("genome",) if told.model is None else ("genome", "model")
+        raise bad_suite(
+            place, f"genome: model={suite.model!r}: want a name, not empty, without any of / : @ '"
         )

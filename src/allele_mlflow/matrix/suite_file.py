@@ -15,13 +15,29 @@ import tomli_w
 
 from allele_mlflow.errors import ErrorKind, MatrixError
 from allele_mlflow.failures import Category
-from allele_mlflow.matrix.suite import Adaptive, Axis, MetricFacts, Suite, bad_suite, nearest
+from allele_mlflow.matrix.suite import (
+    Adaptive,
+    Axis,
+    GenomeEvaluation,
+    MetricFacts,
+    Suite,
+    bad_suite,
+    nearest,
+)
 
 TomlPath = tuple[str | int, ...]
 
 _HINTS = get_type_hints(Suite, include_extras=True)
 #: Tables whose values are converted one by one, for msgspec does not tell in which the mistake is.
-_BY_KEY: dict[str, Any] = {"matrix": Axis, "metrics": MetricFacts, "tags": str, "retries": int}
+_BY_KEY: dict[str, Any] = {
+    "matrix": Axis,
+    "metrics": MetricFacts,
+    "tags": str,
+    "retries": int,
+    "components": str,
+}
+#: Tables of fixed fields.
+_TABLES: dict[str, type[msgspec.Struct]] = {"adaptive": Adaptive, "genome": GenomeEvaluation}
 _AT = re.compile(r" - at `\$(?P<path>[^`]*)`$")
 _STEP = re.compile(r"\[(\d+)\]|\.([^.\[]+)|\[\.\.\.\]")
 _TOML_LINE = re.compile(r" \(at line (\d+), column \d+\)$")
@@ -125,8 +141,8 @@ def _convert(name: str, value: Any) -> Any:
     if name == "retries" and isinstance(value, dict):
         for key in value:
             _check_category(key)
-    if name == "adaptive" and isinstance(value, dict):
-        _check_fields(value, Adaptive, (name,))
+    if name in _TABLES and isinstance(value, dict):
+        _check_fields(value, _TABLES[name], (name,))
     wanted = _BY_KEY.get(name)
     if wanted is None or not isinstance(value, dict):
         return _converted(value, _HINTS[name], (name,))

@@ -52,12 +52,14 @@ class Published:
 
     Attributes:
         experiment: Its full name; empty where nothing was tracked.
+        run_uid: Of the suite's own run; None where nothing was tracked.
         run_url, report: Where a person finds the suite's run and its report.
         is_complete: All is in MLflow.
         pending: Records that wait, of the suite and of its cells, and where.
     """
 
     experiment: str = ""
+    run_uid: str | None = None
     run_id: str | None = None
     run_url: str | None = None
     report: str | None = None
@@ -142,23 +144,23 @@ class SuiteResults:
         report = self._log.close()
         found = Published(
             experiment=report.experiment,
+            run_uid=self._log.run_uid,
             run_id=report.run_id,
             run_url=report.run_url,
             is_complete=report.is_complete and not self._waiting,
             waiting_runs=self._waiting,
             lost_count=report.ledger.lost,
             spool=report.spool,
-            notes=self._notes,
+            notes=[*self._notes],
         )
         if report.is_complete and report.run_id is not None:
             found.report = self._find_report(report.run_id)
         return found
 
-    def document(self, outcome: Outcome) -> dict[str, Any]:
+    def document(self, outcome: Outcome, published: Published) -> dict[str, Any]:
         """
         The results as `--json` shows them.
         """
-        published = self.published()
         frame = results_frame(outcome.rows)
         return {
             "suite": self._prepared.suite.name,
@@ -167,6 +169,7 @@ class SuiteResults:
             "run_url": published.run_url,
             "report": published.report,
             "is_complete": published.is_complete,
+            "notes": published.notes,
             "finished": outcome.finished_count,
             "failed": outcome.failed_count,
             "not_run": outcome.left_count,

@@ -8,13 +8,16 @@ from allele_mlflow.registry.components import Component
 from allele_mlflow.registry.genomes import Genome
 from allele_mlflow.registry.journal import Entry, Stage, Standing
 from allele_mlflow.registry.loading import load_component, load_genome
-from allele_mlflow.registry.registry import Findings, Registered, Registry, open_registry
+from allele_mlflow.registry.registration import Registered
+from allele_mlflow.registry.registry import Listed, Registry, open_registry
+from allele_mlflow.registry.verification import Findings
 
 __all__ = [
     "Component",
     "Entry",
     "Findings",
     "Genome",
+    "Listed",
     "Registered",
     "Registry",
     "Stage",

@@ -5,13 +5,12 @@ The evidence of a version: the runs that measured it, and how they compare with 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from allele_mlflow import suite_tags as tags
 from allele_mlflow.analysis.comparison import CompareOptions
 from allele_mlflow.analysis.frames import read_alerts
 from allele_mlflow.analysis.intervals import estimate_differences
@@ -20,15 +19,16 @@ from allele_mlflow.analysis.sides import IS_FAILED
 from allele_mlflow.analysis.suite_comparison import compare_selections
 from allele_mlflow.clock import now_ns
 from allele_mlflow.errors import AnalysisError
-from allele_mlflow.records import canonical_json
+from allele_mlflow.registry.evidence_document import EVIDENCE_TAG
 from allele_mlflow.registry.fitness import Fitness, encode_fitness
-from allele_mlflow.registry.gates import Check, Compared, Facts, Policy
+from allele_mlflow.registry.gates import Compared, Facts, Policy
 from allele_mlflow.registry.lineage import COMMIT_TAG, RUN_TAG
+from allele_mlflow.settings import Settings
 from allele_mlflow.tracking.frames import Reader
+from allele_mlflow.tracking.reader import open_reader
 from allele_mlflow.units import Direction
 
-#: Of a version: which runs measured it, as a selection that means the same for ever.
-EVIDENCE_TAG = "allele.evidence"
+#: Of a run that has measured its best genome again itself.
 _VERIFIED_TAG = "allele.genome.best.verified"
 _NS_PER_DAY = 86_400 * 10**9
 
@@ -92,12 +92,42 @@ def objectives_of(*selections: Selection) -> list[str]:
     )
 
 
+def select_evidence(settings: Settings, text: str) -> Selection:
+    """
+    The runs that a person named as evidence.
+
+    Raises:
+        AnalysisError: it means none.
+        TrackingError: the store does not answer.
+    """
+    uri = settings.tracking_uri
+    with contextlib.closing(open_reader(uri)) as reader:
+        return select(reader, uri, text, prefix=settings.experiment_prefix)
+
+
+def count_evidence(settings: Settings, text: str | None) -> int:
+    """
+    How many runs of an evidence finished; 0 where there is none, or none any more.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    if text is None:
+        return 0
+    try:
+        runs = select_evidence(settings, text).frames.runs
+    except AnalysisError:
+        return 0
+    return int((~runs["is_failed"].astype(bool)).sum())
+
+
 def gather_facts(
     reader: Reader,
     tracking_uri: str,
     policy: Policy,
     *,
-    evidence: str | None,
+    content: str,
+    evidence: str,
     holder: int | None,
     holder_evidence: str | None,
     prefix: str,
@@ -109,7 +139,8 @@ def gather_facts(
         reader: Of the store of runs.
         tracking_uri: The same.
         policy: Says what is asked.
-        evidence: Selection of the version's runs; None where none was named.
+        content: The version's identity.
+        evidence: Selection of the version's runs.
         holder: Who holds the stage.
         holder_evidence: Selection of the holder's runs.
         prefix: Of experiments.
@@ -117,8 +148,6 @@ def gather_facts(
         AnalysisError: a selection means nothing.
         TrackingError: the store does not answer.
     """
-    if evidence is None:
-        return Facts(None, holder=holder, compared=None), {"evidence": None}
     own = select(reader, tracking_uri, evidence, prefix=prefix)
     runs = own.frames.runs
     finished = runs[~runs["is_failed"].astype(bool)]
@@ -130,7 +159,7 @@ def gather_facts(
     facts = Facts(
         runs=len(finished),
         age_days=_age_days(runs),
-        unverified=_unverified(reader, finished) if policy.is_verified else 0,
+        unverified=_unverified(reader, finished, content) if policy.is_verified else 0,
         open_alerts=_open_alerts(tracking_uri, runs) if policy.max_alerts is not None else 0,
         holder=holder,
         compared=compared,
@@ -143,15 +172,6 @@ def gather_facts(
         "compared": [vars(one) for one in compared or ()],
     }
     return facts, document
-
-
-def evidence_document(document: Mapping[str, Any], checks: list[Check]) -> tuple[bytes, str]:
-    """
-    The evidence as it is kept, and its SHA-256.
-    """
-    told = {"format": 1, **document, "checks": [vars(one) for one in checks]}
-    data = canonical_json(told) + b"\n"
-    return data, hashlib.sha256(data).hexdigest()
 
 
 def _compare(holder: Selection, own: Selection, policy: Policy) -> list[Compared]:
@@ -167,11 +187,27 @@ def _age_days(runs: pd.DataFrame) -> float:
     return float((now_ns() - oldest.value) / _NS_PER_DAY) if not pd.isna(oldest) else 0.0
 
 
-def _unverified(reader: Reader, runs: pd.DataFrame) -> int:
-    ids = list(runs["experiment_id"].unique())
-    told = reader.runs(ids, tag_keys=[_VERIFIED_TAG], param_keys=[], metric_keys=[]).tags
-    verified = set(told[told["value"].str.lower() == "true"]["run_id"])
-    return int((~runs["run_id"].isin(verified)).sum())
+def _unverified(reader: Reader, runs: pd.DataFrame, content: str) -> int:
+    """
+    How many runs do not say that the fitness was earned again: those of a verification by its own
+    run, if that was of this very genome; others by a tag.
+    """
+    told = reader.runs(
+        list(runs["experiment_id"].unique()),
+        tag_keys=[_VERIFIED_TAG, tags.VERIFIED, tags.CONTENT],
+        param_keys=[],
+        metric_keys=[],
+    ).tags
+    values = dict(zip(zip(told["run_id"], told["key"], strict=True), told["value"], strict=True))
+
+    def is_verified(run_id: str, kind: str | None, parent: str | None) -> bool:
+        if kind == tags.RunKind.VERIFICATION_CELL:
+            is_of_it = values.get((parent, tags.CONTENT)) == content
+            return is_of_it and values.get((parent, tags.VERIFIED)) == "true"
+        return str(values.get((run_id, _VERIFIED_TAG), "")).lower() == "true"
+
+    asked = runs[["run_id", "kind", "parent_run_id"]].itertuples(index=False, name=None)
+    return sum(not is_verified(*one) for one in asked)
 
 
 def _open_alerts(tracking_uri: str, runs: pd.DataFrame) -> int:

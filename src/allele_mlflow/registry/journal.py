@@ -5,7 +5,8 @@ Entry N is the text of one param of the model's journal run; MLflow writes a par
 an entry is over its whole text, and each text holds the hash of the entry before it: whoever
 changes one has to change all that follow, and then the last hash, the head, is another.
 
-Who holds a stage is what the entries say, in order; MLflow's aliases only mirror it.
+Who holds a stage is what the entries say, in order; MLflow's aliases only mirror it. The order is
+that of the numbers: times are what each writer's clock said, and clocks differ.
 
 Format history: 1 = the fields of `Entry`.
 """
@@ -14,14 +15,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
+from allele_mlflow.clock import read_iso
 from allele_mlflow.errors import ErrorKind, RegistryError
 from allele_mlflow.references import Stage as Stage
 
+#: Thought to hold a stage that nobody holds.
+NOBODY = 0
 #: The hash before the first entry.
 NO_HASH = "0" * 64
 #: Digits of an entry's number in its param's key.
@@ -35,6 +41,10 @@ LONGEST_REASON = 1000
 EXCLUSIVE = frozenset({Stage.CANDIDATE, Stage.STAGING, Stage.PRODUCTION})
 
 Action = Literal["register", "promote", "rollback", "archive", "approve"]
+
+
+#: SHA-256 in hexadecimal; it stands in paths, so nothing else may.
+Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,10 +80,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     by: str
     time: str
     reason: str = ""
-    evidence: str | None = None
+    evidence: Digest | None = None
     evidence_uri: str | None = None
-    content: str
-    manifest: str | None = None
+    content: Digest
+    manifest: Digest | None = None
     token: str
     format: int = 1
 
@@ -112,10 +122,19 @@ class Chain:
         Who stands where.
 
         Args:
-            until: A time in the form of `Entry.time`: as it was then.
+            until: A time in ISO 8601, without an offset UTC: as it was then. The journal counts up
+                to the first entry that says it is later; what follows it was written after it,
+                whatever time it says.
+        Raises:
+            RegistryError: it is no time.
         """
-        entries = [one for one in self.entries if until is None or one.time <= until]
-        return replay(entries)
+        if until is None:
+            return replay(self.entries)
+        try:
+            moment = read_iso(until)
+        except ValueError as exc:
+            raise RegistryError(str(exc), kind=ErrorKind.BAD_REGISTRY) from exc
+        return replay(takewhile(lambda one: read_iso(one.time) <= moment, self.entries))
 
     def approvals(self, version: int, stage: Stage) -> tuple[str, ...]:
         """
@@ -169,44 +188,76 @@ class Standing:
     before: Mapping[Stage, tuple[int, ...]]
 
 
+@dataclass
+class Board:
+    """
+    Where every version stands, as entries are read one after the other.
+    """
+
+    _stages: dict[int, Stage] = field(default_factory=dict)
+    _held: dict[Stage, list[int | None]] = field(default_factory=dict)
+
+    def holder(self, stage: Stage) -> int | None:
+        """
+        Who holds a stage by now.
+        """
+        place = self._held.get(stage)
+        return place[-1] if place else None
+
+    def before(self, stage: Stage) -> tuple[int, ...]:
+        """
+        Who held a stage before its holder, nearest last.
+        """
+        return tuple(one for one in self._held.get(stage, ())[:-1] if one is not None)
+
+    def add(self, entry: Entry) -> None:
+        """
+        What the next entry changes.
+        """
+        if entry.action == "approve":
+            return
+        place = self._held.setdefault(entry.stage, [])
+        present = self.holder(entry.stage)
+        if entry.action == "rollback" and place:
+            place.pop()
+            if present is not None:
+                self._stages[present] = Stage.ARCHIVED
+        elif present not in (None, entry.version) and entry.stage in EXCLUSIVE:
+            self._stages[present] = Stage.ARCHIVED
+        self._leave(entry.version, to=entry.stage)
+        if entry.stage is not Stage.ARCHIVED and (not place or place[-1] != entry.version):
+            place.append(entry.version)
+        self._stages[entry.version] = entry.stage
+
+    def standing(self) -> Standing:
+        """
+        All of it.
+        """
+        holders = {stage: self.holder(stage) for stage in self._held}
+        return Standing(
+            dict(self._stages),
+            {stage: version for stage, version in holders.items() if version is not None},
+            {stage: self.before(stage) for stage in self._held},
+        )
+
+    def _leave(self, version: int, *, to: Stage) -> None:
+        """
+        A version that goes elsewhere holds nothing any more where it was: nobody does.
+        """
+        stage = self._stages.get(version)
+        place = self._held.get(stage, []) if stage is not None and stage is not to else []
+        if place and place[-1] == version:
+            place.append(None)
+
+
 def replay(entries: Iterable[Entry]) -> Standing:
     """
     What the entries add up to.
     """
-    stages: dict[int, Stage] = {}
-    held: dict[Stage, list[int | None]] = {}
+    board = Board()
     for entry in entries:
-        if entry.action == "approve":
-            continue
-        place = held.setdefault(entry.stage, [])
-        present = place[-1] if place else None
-        if entry.action == "rollback" and place:
-            place.pop()
-            if present is not None:
-                stages[present] = Stage.ARCHIVED
-        elif present not in (None, entry.version) and entry.stage in EXCLUSIVE:
-            stages[present] = Stage.ARCHIVED
-        _leave(entry.version, stages, held, to=entry.stage)
-        if entry.stage is not Stage.ARCHIVED and (not place or place[-1] != entry.version):
-            place.append(entry.version)
-        stages[entry.version] = entry.stage
-    return Standing(
-        stages,
-        {stage: place[-1] for stage, place in held.items() if place and place[-1] is not None},
-        {stage: tuple(v for v in place[:-1] if v is not None) for stage, place in held.items()},
-    )
-
-
-def _leave(
-    version: int, stages: Mapping[int, Stage], held: Mapping[Stage, list[int | None]], *, to: Stage
-) -> None:
-    """
-    A version that goes elsewhere holds nothing any more where it was: nobody does.
-    """
-    before = stages.get(version)
-    place = held.get(before, []) if before is not None and before is not to else []
-    if place and place[-1] == version:
-        place.append(None)
+        board.add(entry)
+    return board.standing()
 
 
 def entry_key(number: int) -> str:
@@ -247,24 +298,36 @@ def entry_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_chain(texts: Mapping[str, str]) -> Chain:
+def read_chain(
+    texts: Mapping[str, str], *, model: str | None = None, known: Chain | None = None
+) -> Chain:
     """
     The journal in a run's params; other params are passed over.
 
-    Reads up to the first entry that is missing, damaged or not bound to the one before; `problem`
-    says what is wrong with it.
+    Reads up to the first entry that is missing, damaged, of another model or not bound to the one
+    before; `problem` says what is wrong with it.
+
+    Args:
+        texts: The params, by key.
+        model: Whose journal it is; by default whose its first entry is.
+        known: What was read before: `texts` need only hold what follows.
     """
     numbered = {int(key): text for key, text in texts.items() if _is_key(key)}
-    entries: list[Entry] = []
-    hashes: list[str] = []
+    known = known or Chain()
+    entries, hashes = list(known.entries), list(known.hashes)
     problem = None
-    for number in range(1, max(numbered, default=0) + 1):
-        text = numbered.get(number)
-        problem = _problem(number, text, hashes[-1] if hashes else NO_HASH)
-        if problem is not None or text is None:
+    for number in range(len(entries) + 1, max(numbered, default=0) + 1):
+        read = _read_entry(number, numbered.get(number))
+        problem = (
+            read
+            if isinstance(read, str)
+            else _misfit(read, hashes[-1] if hashes else NO_HASH, model)
+        )
+        if isinstance(read, str) or problem is not None:
             break
-        entries.append(msgspec.json.decode(text, type=Entry))
-        hashes.append(entry_hash(text))
+        model = model or read.model
+        entries.append(read)
+        hashes.append(entry_hash(numbered[number]))
     return Chain(tuple(entries), tuple(hashes), problem)
 
 
@@ -281,7 +344,10 @@ def _is_key(key: str) -> bool:
     return len(key) == _DIGITS and key.isdigit()
 
 
-def _problem(number: int, text: str | None, previous: str) -> str | None:
+def _read_entry(number: int, text: str | None) -> Entry | str:
+    """
+    An entry, or what is wrong with it alone.
+    """
     if text is None:
         return f"entry {number} is missing"
     try:
@@ -290,8 +356,24 @@ def _problem(number: int, text: str | None, previous: str) -> str | None:
         return f"entry {number} is none: {exc}"
     if entry.number != number:
         return f"entry {number} says that it is entry {entry.number}"
+    try:
+        read_iso(entry.time)
+    except ValueError as exc:
+        return f"entry {number}: its time {exc}"
+    return entry
+
+
+def _misfit(entry: Entry, previous: str, model: str | None) -> str | None:
+    """
+    Why an entry is not the next one of a journal.
+    """
     if entry.previous != previous:
-        return f"entry {number} does not follow the one before it: that one was changed"
+        return f"entry {entry.number} does not follow the one before it: that one was changed"
+    if model is not None and entry.model != model:
+        return (
+            f"entry {entry.number} is of the model {entry.model!r}, not of {model!r}: "
+            "it was copied here, or the model was renamed"
+        )
     return None
 
 

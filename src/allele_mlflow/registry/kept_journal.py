@@ -5,34 +5,46 @@ A model's journal where it is kept: read, written one entry at a time, and mirro
 from __future__ import annotations
 
 import hashlib
+import logging
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from allele_mlflow.clock import now_ns, utc_iso
-from allele_mlflow.errors import ErrorKind, RegistryError, TransientTrackingError
+from allele_mlflow.errors import (
+    ErrorKind,
+    NotFoundError,
+    RegistryError,
+    TrackingError,
+    TransientTrackingError,
+)
 from allele_mlflow.registry.journal import (
     Action,
     Chain,
     Entry,
     Stage,
     encode_entry,
+    entry_hash,
     entry_key,
     read_chain,
 )
 from allele_mlflow.tracking.registry_client import RegistryClient
+from allele_mlflow.tracking.stored_models import StoredVersion
 
 STAGE_TAG = "allele.stage"
 #: How often a lost race for the next entry is run again, where nobody else's stage is at stake.
 ATTEMPTS = 100
 #: Where documents of evidence lie among the artifacts of the journal's run, each under its hash.
 EVIDENCE_FOLDER = "evidence"
+#: How often aliases that could not be set are tried.
+_MIRROR_ATTEMPTS = 3
+_logger = logging.getLogger(__name__)
 
 
 class KeptJournal:
     """
-    The journal of one model.
+    The journal of one model. What was read is kept, and only what is new is asked for again.
 
     Args:
         client: The registry's store.
@@ -40,18 +52,23 @@ class KeptJournal:
         run_id: The run whose params are the entries.
     Raises (all methods):
         TrackingError: the store does not answer.
+        NotFoundError: the run is gone.
     """
 
     def __init__(self, client: RegistryClient, name: str, run_id: str) -> None:
         self.run_id = run_id
+        self.name = name
         self._client = client
-        self._name = name
+        self._chain = Chain()
+        #: Whether MLflow has the run as deleted: `mlflow gc` would remove it for good.
+        self.is_deleted = False
 
     def look(self) -> Chain:
         """
-        The chain as far as it holds together.
+        The chain as far as it holds together, all of it read anew.
         """
-        return read_chain(self._client.read_entries(self.run_id))
+        self._chain = Chain()
+        return self._read_on()
 
     def read(self) -> Chain:
         """
@@ -60,7 +77,7 @@ class KeptJournal:
         Raises:
             RegistryError: it is damaged.
         """
-        chain = self.look()
+        chain = self._read_on()
         if chain.problem is not None:
             raise RegistryError(
                 f"the journal {self.run_id} is damaged: {chain.problem}",
@@ -73,19 +90,36 @@ class KeptJournal:
         Write the next entry, which is made anew whenever another one was faster; None where there
         is none to write any more.
 
+        What was read before will do for the first try: had anybody written since, the number is
+        taken, and the store refuses ours.
+
         Raises:
-            RegistryError: the journal is damaged, or `build` refuses.
+            RegistryError: the journal is damaged or deleted, or `build` refuses.
         """
-        for _ in range(ATTEMPTS):
-            entry = build(self.read())
+        for attempt in range(ATTEMPTS):
+            is_known = attempt == 0 and bool(self._chain.entries)
+            chain = self._chain if is_known else self.read()
+            if self.is_deleted:
+                raise RegistryError(self.deleted_text(), kind=ErrorKind.BAD_REGISTRY)
+            entry = build(chain)
             if entry is None:
                 return None
             key, text = entry_key(entry.number), encode_entry(entry)
             if self._client.write_entry(self.run_id, key, text):
+                self._chain = read_chain({key: text}, model=self.name, known=chain)
                 return entry
         raise TransientTrackingError(
             f"{ATTEMPTS} others wrote the journal first, one after the other",
             kind=ErrorKind.STORE_BUSY,
+        )
+
+    def deleted_text(self) -> str:
+        """
+        That the run is deleted, and what to do about it.
+        """
+        return (
+            f"the journal's run {self.run_id} is deleted in MLflow: "
+            f"want it restored (mlflow runs restore --run-id {self.run_id})"
         )
 
     def keep_evidence(self, data: bytes) -> tuple[str, str]:
@@ -98,15 +132,42 @@ class KeptJournal:
             place = self._client.keep_files(self.run_id, Path(folder), EVIDENCE_FOLDER)
         return digest, f"{place}/{digest}.json"
 
+    def check_evidence(self, digest: str) -> str | None:
+        """
+        What is wrong with a document that was kept; None where it is as it was.
+        """
+        try:
+            data = self._client.fetch_file(self.run_id, f"{EVIDENCE_FOLDER}/{digest}.json")
+        except NotFoundError:
+            return "its evidence is gone"
+        if hashlib.sha256(data).hexdigest() != digest:
+            return "its evidence was changed"
+        return None
+
     def mirror(self) -> Chain:
         """
-        Have aliases and tags follow the journal, until nobody has written it meanwhile.
+        Have aliases and tags follow what was written, until nobody has written meanwhile.
+
+        What was written is done, whether or not they follow: where they cannot, a warning says so,
+        and the next transition or `verify` sets them.
         """
+        failures = 0
+        chain = self._chain
         while True:
-            chain = self.read()
-            self.set_aliases(chain)
-            if self.read().head == chain.head:
-                return chain
+            try:
+                self.set_aliases(chain)
+                if self.read().head == chain.head:
+                    return chain
+                chain = self._chain
+            except TrackingError as exc:
+                failures += 1
+                if failures == _MIRROR_ATTEMPTS:
+                    _logger.warning(
+                        "%s: done, but MLflow's aliases do not follow yet (registry verify): %s",
+                        self.name,
+                        exc,
+                    )
+                    return chain
 
     def set_aliases(self, chain: Chain) -> list[str]:
         """
@@ -114,23 +175,52 @@ class KeptJournal:
         changed, in words.
         """
         standing = chain.standing()
-        aliases = self._client.model(self._name).aliases
+        aliases = self._client.model(self.name).aliases
         done = []
         for stage in Stage:
             wanted, there = standing.holders.get(stage), aliases.get(stage.value)
             if wanted is None and there is not None:
-                self._client.delete_alias(self._name, stage.value)
+                self._client.delete_alias(self.name, stage.value)
                 done.append(f"alias {stage}: version {there} does not hold it")
             elif wanted is not None and wanted != there:
-                self._client.set_alias(self._name, stage.value, wanted)
+                self._client.set_alias(self.name, stage.value, wanted)
                 done.append(f"alias {stage}: version {wanted} holds it")
         last = chain.entries[-1] if chain.entries else None
         moved = {last.version, last.holder} if last is not None else set()
         for version in sorted(one for one in moved if one is not None):
             where = standing.stages.get(version)
             if where is not None:
-                self._client.tag_version(self._name, version, STAGE_TAG, where.value)
+                self._client.tag_version(self.name, version, STAGE_TAG, where.value)
         return done
+
+    def set_tags(self, chain: Chain, versions: Iterable[StoredVersion]) -> list[str]:
+        """
+        Have the tags of versions say where a chain has them stand; what that changed, in words.
+        """
+        stages = chain.standing().stages
+        done = []
+        for one in versions:
+            wanted = stages.get(one.number)
+            if wanted is not None and one.tags.get(STAGE_TAG) != wanted.value:
+                self._client.tag_version(self.name, one.number, STAGE_TAG, wanted.value)
+                done.append(f"tag of version {one.number}: it stands in {wanted}")
+        return done
+
+    def _read_on(self) -> Chain:
+        """
+        What is known and whatever follows it; all of it anew where its last entry is another now.
+        """
+        known = self._chain
+        since = entry_key(len(known.entries)) if known.entries else ""
+        found = self._client.read_entries(self.run_id, since=since)
+        if known.entries and entry_hash(found.texts.get(since, "")) != known.head:
+            known = Chain()
+            found = self._client.read_entries(self.run_id)
+        chain = read_chain(found.texts, model=self.name, known=known)
+        self.is_deleted = found.is_deleted
+        # as far as it holds together, whatever is wrong with what follows
+        self._chain = Chain(chain.entries, chain.hashes)
+        return chain
 
 
 def next_entry(

@@ -13,7 +13,7 @@ from allele_mlflow.registry.contents import Kept, files_of, read_kept, tags_of
 from allele_mlflow.registry.journal import Entry, Stage
 from allele_mlflow.registry.kept_journal import STAGE_TAG
 from allele_mlflow.registry.version_files import MANIFEST_FILE, sha256
-from allele_mlflow.tracking.registry_client import RegistryClient
+from allele_mlflow.tracking.registry_client import RegistryClient, StoredVersion
 
 #: Of versions: SHA-256 of the manifest; its folder's name. Two who keep the same content with other
 #: words about it, at the same time, do not write into each other's files.
@@ -50,18 +50,19 @@ def keep_version(
     return number, manifest
 
 
-def load_version(client: RegistryClient, entry: Entry) -> Kept:
+def load_version(client: RegistryClient, entry: Entry, stored: StoredVersion | None = None) -> Kept:
     """
     What a version holds, every hash checked.
 
     Args:
         client: The registry's store.
         entry: By which it was registered.
+        stored: What MLflow has of it, where that is known.
     Raises:
         RegistryError: a file was changed or is gone; says which.
         TrackingError: the store does not answer.
     """
-    run_id = client.version(entry.model, entry.version).run_id
+    run_id = (stored or client.version(entry.model, entry.version)).run_id
     place = f"{_PLACE}/{entry.manifest or entry.content}"
     kept = read_kept(
         lambda path: client.fetch_file(run_id, f"{place}/{path}"),

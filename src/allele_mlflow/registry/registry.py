@@ -6,7 +6,7 @@ journal.
 from __future__ import annotations
 
 import getpass
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,10 @@ from allele_mlflow.errors import (
 from allele_mlflow.references import parse_reference
 from allele_mlflow.registry.components import Component, read_component
 from allele_mlflow.registry.contents import (
-    CONTENT_TAG,
-    SCHEMA_TAG,
     Kept,
     as_component,
     as_genome,
-    check_schema,
     kind_of,
-    schema_of,
 )
 from allele_mlflow.registry.genomes import Genome, read_genome
 from allele_mlflow.registry.journal import (
@@ -39,11 +35,18 @@ from allele_mlflow.registry.journal import (
     Entry,
     Stage,
     Standing,
-    check_head,
+    read_chain,
 )
 from allele_mlflow.registry.kept_journal import KeptJournal, next_entry
-from allele_mlflow.registry.kept_versions import MANIFEST_TAG, keep_version, load_version
+from allele_mlflow.registry.kept_versions import load_version
+from allele_mlflow.registry.registration import (
+    Registered,
+    Wanted,
+    check_stage,
+    register_version,
+)
 from allele_mlflow.registry.uses import Past
+from allele_mlflow.registry.verification import Findings, Progress, verify_model
 from allele_mlflow.settings import Settings
 from allele_mlflow.tracking.limits import check_key
 from allele_mlflow.tracking.registry_client import (
@@ -55,26 +58,15 @@ from allele_mlflow.tracking.registry_client import (
 
 
 @dataclass(frozen=True)
-class Registered:
+class Listed:
     """
-    A version of a model; `is_new` is False where the same content was there already.
+    A model, what it keeps, and where its versions stand; `problem` says why that is not known.
     """
 
     name: str
-    version: int
-    content: str
-    is_new: bool
-
-
-@dataclass(frozen=True)
-class Findings:
-    """
-    What `Registry.verify` found: `problems` that need a person, and what it has `repaired`.
-    """
-
-    head: str
-    problems: tuple[str, ...]
-    repaired: tuple[str, ...]
+    kind: str
+    standing: Standing | None
+    problem: str | None = None
 
 
 class Registry:
@@ -98,6 +90,7 @@ class Registry:
     def __init__(self, client: RegistryClient, *, by: str | None = None) -> None:
         self._client = client
         self._by = by or _user()
+        self._journals: dict[str, KeptJournal] = {}
 
     def register(
         self,
@@ -125,12 +118,9 @@ class Registry:
                 the model keeps components.
         """
         kept = read_genome(genome)
-
-        def check(chain: Chain) -> None:
-            if not is_new_schema:
-                self._check_schema(name, kept, chain)
-
-        return self._register(name, kept, check, stage=stage, reason=reason, tags=tags or {})
+        return self._register(
+            name, kept, stage=stage, reason=reason, tags=tags or {}, is_new_schema=is_new_schema
+        )
 
     def register_component(
         self,
@@ -164,9 +154,7 @@ class Registry:
         if problem is not None:
             raise RegistryError(f"a component's name: {problem}", kind=ErrorKind.BAD_COMPONENT)
         kept = read_component(document, kind=kind, files=files)
-        return self._register(
-            name, kept, lambda chain: None, stage=stage, reason=reason, tags=tags or {}
-        )
+        return self._register(name, kept, stage=stage, reason=reason, tags=tags or {})
 
     def load(self, where: str) -> Genome:
         """
@@ -225,9 +213,18 @@ class Registry:
             raise NotFoundError(f"{reference}: nobody held it at {time}", kind=ErrorKind.NOT_FOUND)
         return found
 
+    def version_of(self, name: str, content: str) -> int | None:
+        """
+        The number of the version with this content; None where there is none, or no such model.
+        """
+        try:
+            return self._chain_of(name).version_with(content)
+        except NotFoundError:
+            return None
+
     def standing(self, name: str, *, at: str | None = None) -> Standing:
         """
-        Where every version stands, or stood at a time (UTC, ISO 8601).
+        Where every version stands, or stood at a time (ISO 8601; without an offset UTC).
         """
         return self._chain_of(name).standing(until=at)
 
@@ -255,13 +252,21 @@ class Registry:
             version: Of it.
             stage: Where it goes.
             reason: Why.
-            holder: Who is thought to hold the stage now; by default who does.
+            holder: Who is thought to hold the stage now, `NOBODY` for nobody; by default who does.
             evidence: A document that is kept with the journal, and its hash in the entry.
         Raises:
             PromotionRefusedError: another one holds it, or took it meanwhile.
         """
+        journal = self._journal(name)
         return self._move(
-            "promote", name, version, stage, reason=reason, holder=holder, evidence=evidence
+            "promote",
+            journal,
+            journal.read(),
+            version,
+            stage,
+            reason=reason,
+            holder=holder,
+            evidence=evidence,
         )
 
     def rollback(self, name: str, stage: Stage, *, reason: str) -> Entry:
@@ -271,26 +276,50 @@ class Registry:
         Raises:
             PromotionRefusedError: nobody did.
         """
-        before = self.standing(name).before.get(stage, ())
+        journal = self._journal(name)
+        chain = journal.read()
+        before = chain.standing().before.get(stage, ())
         if not before:
             raise PromotionRefusedError(
                 f"{name}@{stage}: nobody held it before", kind=ErrorKind.NOT_FOUND
             )
         if not reason:
             raise RegistryError("a rollback wants a reason", kind=ErrorKind.BAD_REGISTRY)
-        return self._move("rollback", name, before[-1], stage, reason=reason, holder=None)
+        return self._move("rollback", journal, chain, before[-1], stage, reason=reason)
 
     def archive(self, name: str, version: int, *, reason: str) -> Entry:
         """
         Take a version out of use.
         """
-        return self._move("archive", name, version, Stage.ARCHIVED, reason=reason, holder=None)
+        journal = self._journal(name)
+        chain = journal.read()
+        return self._move("archive", journal, chain, version, Stage.ARCHIVED, reason=reason)
 
     def models(self) -> list[StoredModel]:
         """
         The models that have a journal, by name.
         """
         return [one for one in self._client.models() if JOURNAL_TAG in one.tags]
+
+    def overview(self) -> list[Listed]:
+        """
+        Every model that has a journal, by name, and where its versions stand; a damaged journal
+        hides no other.
+        """
+        models = self.models()
+        found = self._client.read_journals([one.tags[JOURNAL_TAG] for one in models])
+        listed = []
+        for model in models:
+            entries = found.get(model.tags[JOURNAL_TAG])
+            if entries is None:
+                listed.append(
+                    Listed(model.name, model.kind, None, "its journal's run is gone from MLflow")
+                )
+                continue
+            chain = read_chain(entries.texts, model=model.name)
+            standing = chain.standing() if chain.problem is None else None
+            listed.append(Listed(model.name, model.kind, standing, chain.problem))
+        return listed
 
     def version(self, name: str, number: int) -> StoredVersion:
         """
@@ -317,40 +346,37 @@ class Registry:
         Raises:
             PromotionRefusedError: its author does not approve it.
         """
-        chain = self._chain_of(name)
+        journal = self._journal(name)
+        chain = journal.read()
         if chain.author(version) == self._by:
             raise PromotionRefusedError(
                 f"{self._by} registered version {version}: want the approval of another one",
                 kind=ErrorKind.GATE,
             )
-        return self._move("approve", name, version, stage, reason=reason, holder=None)
+        return self._move("approve", journal, chain, version, stage, reason=reason)
 
-    def verify(self, name: str, *, head: str | None = None) -> Findings:
+    def verify(
+        self,
+        name: str,
+        *,
+        head: str | None = None,
+        progress: Progress | None = None,
+    ) -> Findings:
         """
         Check the chain, the files of every version, and have aliases and tags say what it says.
 
         Args:
             name: The model's.
-            head: A hash that was noted down: the chain must contain it.
+            head: A hash that was noted down: the chain must contain it. Nothing else can tell that
+                the last entries are gone, or that all of it was rewritten.
+            progress: Told how many versions are checked, and of how many.
         """
-        journal = self._journal(name)
-        chain = journal.look()
-        problems = [chain.problem] if chain.problem is not None else []
-        missing = check_head(chain, head) if head is not None else None
-        problems += [missing] if missing is not None else []
-        entries = chain.registrations()
-        for version, entry in entries.items():
-            try:
-                load_version(self._client, entry)
-            except RegistryError as exc:
-                problems.append(f"version {version}: {exc}")
-        problems += [
-            f"version {stored.number} is in no entry: it was made beside the registry"
-            for stored in self._client.versions(name)
-            if stored.number not in entries
-        ]
-        repaired = [] if chain.problem is not None else journal.set_aliases(chain)
-        return Findings(chain.head, tuple(problems), tuple(repaired))
+        versions = {one.number: one for one in self._client.versions(name)}
+
+        def load(entry: Entry) -> None:
+            load_version(self._client, entry, versions[entry.version])
+
+        return verify_model(self._journal(name), versions, load, head=head, progress=progress)
 
     # --- inner -----------------------------------------------------------------------------------
 
@@ -358,75 +384,40 @@ class Registry:
         self,
         name: str,
         kept: Kept,
-        check: Callable[[Chain], None],
         *,
         stage: Stage,
         reason: str,
         tags: Mapping[str, str],
+        is_new_schema: bool = False,
     ) -> Registered:
-        if stage not in (Stage.DEVELOPMENT, Stage.CANDIDATE):
-            raise RegistryError(
-                f"register as {stage}: want development or candidate; promote for the others",
-                kind=ErrorKind.BAD_REGISTRY,
-            )
-        run_id = self._client.ensure_journal(name, kind=kind_of(kept))
-        journal = KeptJournal(self._client, name, run_id)
-        chain = journal.read()
-        known = chain.version_with(kept.content)
-        if known is not None:
-            return Registered(name, known, kept.content, is_new=False)
-        check(chain)
-        found = self._client.find_version(name, CONTENT_TAG, kept.content)
-        if found is not None:  # somebody has died before the entry, or is about to write it
-            version, manifest = found.number, found.tags.get(MANIFEST_TAG)
-        else:
-            version, manifest = keep_version(self._client, name, run_id, kept, tags)
-
-        def entry(chain: Chain) -> Entry | None:
-            if chain.version_with(kept.content) is not None:
-                return None  # somebody else has registered the same meanwhile
-            return next_entry(
-                *(chain, "register", name, version, stage),
-                by=self._by,
-                reason=reason,
-                content=kept.content,
-                manifest=manifest,
-            )
-
-        journal.append(entry)
-        number = journal.mirror().version_with(kept.content)
-        assert number is not None
-        return Registered(name, number, kept.content, is_new=number == version)
-
-    def _check_schema(self, name: str, genome: Genome, chain: Chain) -> None:
-        entries = chain.registrations()
-        schema = schema_of(genome.traits)
-        if not entries or self._client.has_version(name, SCHEMA_TAG, schema):
-            return
-        newest = max(entries)
-        where = f"{name}/{newest}"
-        other = load_version(self._client, entries[newest])
-        check_schema(genome, as_genome(other, where), where)
+        check_stage(stage)
+        journal = self._journal(name, self._client.ensure_journal(name, kind=kind_of(kept)))
+        wanted = Wanted(kept, stage, reason, tags, is_new_schema)
+        return register_version(self._client, journal, wanted, by=self._by)
 
     def _move(
         self,
         action: Action,
-        name: str,
+        journal: KeptJournal,
+        first: Chain,
         version: int,
         stage: Stage,
         *,
         reason: str,
-        holder: int | None,
+        holder: int | None = None,
         evidence: bytes | None = None,
     ) -> Entry:
+        """
+        Write a transition that was decided on what `first` says; refused where another one holds
+        the stage by now.
+        """
         if len(reason) > LONGEST_REASON:
             raise RegistryError(
                 f"a reason of {len(reason):,} characters: want at most {LONGEST_REASON:,}",
                 kind=ErrorKind.BAD_REGISTRY,
             )
-        journal = self._journal(name)
-        first = journal.read()
-        expected = first.standing().holders.get(stage) if holder is None else holder
+        name = journal.name
+        expected = first.standing().holders.get(stage) if holder is None else holder or None
         entries = first.registrations()
         if version not in entries:
             raise NotFoundError(f"{name!r} has no version {version}", kind=ErrorKind.NOT_FOUND)
@@ -460,8 +451,12 @@ class Registry:
     def _chain_of(self, name: str) -> Chain:
         return self._journal(name).read()
 
-    def _journal(self, name: str) -> KeptJournal:
-        return KeptJournal(self._client, name, self._client.journal_of(self._client.model(name)))
+    def _journal(self, name: str, run_id: str | None = None) -> KeptJournal:
+        run_id = run_id or self._client.journal_of(self._client.model(name))
+        known = self._journals.get(name)
+        if known is None or known.run_id != run_id:
+            known = self._journals[name] = KeptJournal(self._client, name, run_id)
+        return known
 
 
 def open_registry(settings: Settings, *, by: str | None = None) -> Registry:

@@ -29,9 +29,9 @@ from allele_mlflow.registry.retention import (
 )
 from allele_mlflow.registry.retention_roots import Registries, open_registries, own_roots
 from allele_mlflow.settings import Settings
+from allele_mlflow.tracking.client_registry import MODEL_TAG
 from allele_mlflow.tracking.frames import Reader
 from allele_mlflow.tracking.reader import open_reader
-from allele_mlflow.tracking.registry_client import MODEL_TAG
 from allele_mlflow.tracking.run_artifacts import RunArtifacts
 from allele_mlflow.units import Direction
 

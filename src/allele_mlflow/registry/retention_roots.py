@@ -22,7 +22,7 @@ from allele_mlflow.errors import (
     PermanentTrackingError,
     RegistryError,
 )
-from allele_mlflow.registry.evidence import EVIDENCE_TAG
+from allele_mlflow.registry.evidence_document import EVIDENCE_TAG
 from allele_mlflow.registry.journal import Entry
 from allele_mlflow.registry.kept_journal import EVIDENCE_FOLDER, KeptJournal
 from allele_mlflow.registry.reachability import KnownRuns, Root, whole

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
+from allele_mlflow.clock import read_iso
 from allele_mlflow.references import USES_PREFIX, Reference, decode_uses
-from allele_mlflow.registry.journal import Chain, Standing
+from allele_mlflow.registry.journal import Chain, Standing, replay
 from allele_mlflow.tracking.limits import check_key
 
 if TYPE_CHECKING:  # pandas is read where it is needed
@@ -36,7 +38,8 @@ class Past:
 
     def __init__(self, chain: Chain) -> None:
         self._chain = chain
-        self._times = sorted(entry.time for entry in chain.entries)
+        # as `Chain.standing`: it counts up to the first entry that says it is later
+        self._times = list(accumulate((read_iso(one.time) for one in chain.entries), max))
         #: Between two entries nothing changes, and is worked out once.
         self._known: dict[int, Standing] = {}
 
@@ -50,9 +53,9 @@ class Past:
         """
         if reference.stage is None:
             return reference.number
-        count = bisect_right(self._times, time)
+        count = bisect_right(self._times, read_iso(time))
         if count not in self._known:
-            self._known[count] = self._chain.standing(until=time)
+            self._known[count] = replay(self._chain.entries[:count])
         return self._known[count].holders.get(reference.stage)
 
 

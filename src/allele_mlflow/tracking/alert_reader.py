@@ -16,6 +16,7 @@ from allele_mlflow.errors import ErrorKind, TransientTrackingError
 from allele_mlflow.records import OWN_ARTIFACTS, RunId
 from allele_mlflow.settings import mask_secrets
 from allele_mlflow.tracking.error_mapping import mapped_errors
+from allele_mlflow.tracking.local_artifacts import find_local_artifacts
 from allele_mlflow.tracking.schema import sqlite_path
 
 ALERTS = "alerts.json"
@@ -48,21 +49,21 @@ def artifact_documents(tracking_uri: str, run_id: str, name: str) -> list[dict[s
     Raises:
         TrackingError: the store does not answer, or one is no document of ours.
     """
-    client = _client(tracking_uri)
-    with mapped_errors(f"artifacts of run {run_id}"):
-        paths = _find_documents(client, run_id, name)
+    root = find_local_artifacts(tracking_uri, run_id)
+    if root is not None:
+        with mapped_errors(f"artifacts of run {run_id}"):
+            files = {path: (root / path).read_bytes() for path in _find_local(root, name)}
+    else:
+        files = _fetch_documents(_client(tracking_uri), run_id, name)
     found = []
-    for path in paths:
-        with tempfile.TemporaryDirectory() as folder:
-            with mapped_errors(f"artifact {path} of run {run_id}"):
-                data = Path(client.download_artifacts(run_id, path, folder)).read_bytes()
-            try:
-                found.append(msgspec.json.decode(data, type=dict[str, Any]))
-            except msgspec.MsgspecError as exc:
-                raise TransientTrackingError(
-                    f"artifact {path} of run {run_id} is no document of ours: {exc}",
-                    kind=ErrorKind.REFUSED,
-                ) from exc
+    for path, data in files.items():
+        try:
+            found.append(msgspec.json.decode(data, type=dict[str, Any]))
+        except msgspec.MsgspecError as exc:
+            raise TransientTrackingError(
+                f"artifact {path} of run {run_id} is no document of ours: {exc}",
+                kind=ErrorKind.REFUSED,
+            ) from exc
     return found
 
 
@@ -95,6 +96,28 @@ def find_alerted_runs(tracking_uri: str, name: str, *, prefix: str = "") -> list
             if found:
                 return found
     return None
+
+
+def _find_local(root: Path, name: str) -> list[str]:
+    """
+    As `_find_documents`, in a folder of this machine.
+    """
+    own = root / OWN_ARTIFACTS
+    found = [own / name, *own.glob(f"parts*/**/{name}")]
+    return sorted(file.relative_to(root).as_posix() for file in found if file.is_file())
+
+
+def _fetch_documents(client: Any, run_id: str, name: str) -> dict[str, bytes]:
+    with mapped_errors(f"artifacts of run {run_id}"):
+        paths = _find_documents(client, run_id, name)
+    files = {}
+    for path in paths:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            mapped_errors(f"artifact {path} of run {run_id}"),
+        ):
+            files[path] = Path(client.download_artifacts(run_id, path, folder)).read_bytes()
+    return files
 
 
 def _find_documents(client: Any, run_id: str, name: str) -> list[str]:

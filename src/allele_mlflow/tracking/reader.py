@@ -21,6 +21,7 @@ from allele_mlflow.tracking.artifact_names import bad_artifact, check_artifact_p
 from allele_mlflow.tracking.client_reader import ClientReader
 from allele_mlflow.tracking.error_mapping import mapped_errors
 from allele_mlflow.tracking.frames import PAGE_ROWS, READINGS, Reader
+from allele_mlflow.tracking.local_artifacts import find_local_artifacts
 from allele_mlflow.tracking.sql_reader import SqlReader
 
 _PREFIX = "bulk+"
@@ -82,9 +83,17 @@ def artifact_bytes(
             (NOT_FOUND).
         TransientTrackingError: the store does not answer.
     """
+    check_artifact_path(path)
+    root = find_local_artifacts(tracking_uri, run_id)
+    if root is not None:
+        with mapped_errors(f"artifact {path} of run {run_id}"):
+            file = root / path
+            if not file.is_file():
+                return None
+            _refuse_larger(path, file.stat().st_size, most_bytes)
+            return file.read_bytes()
     from mlflow import MlflowClient
 
-    check_artifact_path(path)
     client = MlflowClient(tracking_uri=tracking_uri)
     with mapped_errors(f"artifact {path} of run {run_id}"):
         entries = client.list_artifacts(run_id, path.rpartition("/")[0] or None)

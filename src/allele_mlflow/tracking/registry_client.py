@@ -1,66 +1,50 @@
 """
-MLflow's model registry, and the runs that keep the journals of its models. Imports mlflow.
+The one door to a model registry, and to the runs that keep the journals of its models.
 
 A registry is one store: what it holds must outlive the experiments that it came from, so versions'
 files are artifacts of runs in the registry's own store, never of the runs that made them.
+
+A database is asked by plain SQL (`sql_registry`), anything else by MLflow's own calls
+(`client_registry`), which also make whatever is made. Files on this machine are read where they
+are.
 """
 
 from __future__ import annotations
 
-import logging
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from allele_mlflow.errors import ErrorKind, NotFoundError, RegistryError
-from allele_mlflow.settings import mask_secrets
+from allele_mlflow.errors import ErrorKind, NotFoundError, RegistryError, TransientTrackingError
+from allele_mlflow.tracking.artifact_names import check_artifact_path
+from allele_mlflow.tracking.client_registry import ClientRegistry
 from allele_mlflow.tracking.error_mapping import mapped_errors
-from allele_mlflow.tracking.schema import prepare_schema, sqlite_path
-from allele_mlflow.tracking.versions import import_mlflow
+from allele_mlflow.tracking.schema import sqlite_path
+from allele_mlflow.tracking.sql_registry import SqlRegistry, local_folder
+from allele_mlflow.tracking.stored_models import (
+    KIND_TAG,
+    USUAL_KIND,
+    StoredEntries,
+    StoredModel,
+    StoredVersion,
+)
+
+__all__ = [
+    "JOURNAL_TAG",
+    "KIND_TAG",
+    "USUAL_KIND",
+    "RegistryClient",
+    "StoredModel",
+    "StoredVersion",
+]
 
 #: Of a registered model: the run that keeps its journal. Set as the model is made, so that of two
 #: who make it at once one run is the journal's.
 JOURNAL_TAG = "allele.journal_run"
-MODEL_TAG = "allele.registry.model"
-#: Of a registered model: what its versions are, one for all of them.
-KIND_TAG = "allele.registry.kind"
-USUAL_KIND = "genome"
-_ATTEMPTS = 3
-_PAGE = 200
-#: Of versions MLflow gives more at once; fewer pages are fewer that change between two.
-_LONG_PAGE = 10_000
-_TAKEN = frozenset({"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"})
-
-
-class StoredVersion(NamedTuple):
-    """
-    A version of a registered model. `created_ms` is when it was made.
-    """
-
-    number: int
-    tags: Mapping[str, str]
-    source: str
-    run_id: str
-    created_ms: int
-
-
-class StoredModel(NamedTuple):
-    """
-    A registered model; `aliases` are MLflow's, by name.
-    """
-
-    name: str
-    tags: Mapping[str, str]
-    aliases: Mapping[str, int]
-
-    @property
-    def kind(self) -> str:
-        """
-        What its versions are: `genome`, or the kind of a component.
-        """
-        return self.tags.get(KIND_TAG, USUAL_KIND)
+_PREFIX = "bulk+"
+_LONGEST_NAME = 250
 
 
 class RegistryClient:
@@ -81,21 +65,18 @@ class RegistryClient:
         self.uri = registry_uri
         self._experiment = experiment
         self._location = artifact_location
-        self._made: Any = None
+        self._mlflow = ClientRegistry(registry_uri)
+        self._opened_sql: SqlRegistry | None = None
+        #: By run, where its files are on this machine: MLflow never changes it.
+        self._folders: dict[str, Path | None] = {}
+
+    # --- models ----------------------------------------------------------------------------------
 
     def models(self) -> list[StoredModel]:
         """
         All registered models, by name.
         """
-        found: list[StoredModel] = []
-        token = None
-        with mapped_errors("registered models"):
-            while True:
-                page = self._client().search_registered_models(max_results=_PAGE, page_token=token)
-                found += [_model(one) for one in page]
-                token = page.token
-                if not token:
-                    return sorted(found)
+        return self._rows().models()
 
     def model(self, name: str) -> StoredModel:
         """
@@ -104,10 +85,9 @@ class RegistryClient:
         Raises:
             NotFoundError: there is none of that name.
         """
-        found = self._find(name)
-        if found is None:
-            raise NotFoundError(f"model {name!r}: not in this registry", kind=ErrorKind.NOT_FOUND)
-        return found
+        for found in self._rows().models(name):
+            return found
+        raise NotFoundError(f"model {name!r}: not in this registry", kind=ErrorKind.NOT_FOUND)
 
     def ensure_journal(self, name: str, *, kind: str = USUAL_KIND) -> str:
         """
@@ -117,21 +97,16 @@ class RegistryClient:
             name: The model's.
             kind: What it is to keep.
         Raises:
-            RegistryError: the model is there, and was not made by us or keeps something else.
+            RegistryError: the model is there, and was not made by us or keeps something else; or
+                none can have that name.
         """
-        found = self._find(name)
+        _check_name(name)
+        found = next(iter(self._rows().models(name)), None)
         if found is None:
-            run_id = self._make_run(name)
-            with mapped_errors(f"model {name!r}"):
-                try:
-                    told = {JOURNAL_TAG: run_id, KIND_TAG: kind}
-                    self._client().create_registered_model(name, tags=told)
-                    return run_id
-                except Exception as exc:
-                    if getattr(exc, "error_code", None) not in _TAKEN:
-                        raise
-                self._client().delete_run(run_id)  # another one was first
-            found = self.model(name)
+            run_id = self._mlflow.make_run(self._experiment, name, self._location)
+            found = self._mlflow.make_model(name, {JOURNAL_TAG: run_id, KIND_TAG: kind})
+            if found.tags.get(JOURNAL_TAG) != run_id:
+                self._mlflow.delete_run(run_id)  # another one was first
         run_id = self.journal_of(found)
         if found.kind != kind:
             raise RegistryError(
@@ -157,68 +132,75 @@ class RegistryClient:
             )
         return run_id
 
-    def read_entries(self, run_id: str) -> dict[str, str]:
+    def set_alias(self, name: str, alias: str, number: int) -> None:
         """
-        The params of a journal's run.
+        Have an alias point to a version.
         """
-        with mapped_errors(f"journal {run_id}"):
-            return dict(self._client().get_run(run_id).data.params)
+        sql = self._sql()
+        if sql is None or not sql.set_alias(name, alias, number):
+            self._mlflow.set_alias(name, alias, number)
+
+    def delete_alias(self, name: str, alias: str) -> None:
+        """
+        Remove an alias, where it is there.
+        """
+        sql = self._sql()
+        if sql is None or not sql.delete_alias(name, alias):
+            self._mlflow.delete_alias(name, alias)
+
+    # --- journals --------------------------------------------------------------------------------
+
+    def read_entries(self, run_id: str, *, since: str = "") -> StoredEntries:
+        """
+        The params of a journal's run, from a key on.
+
+        Raises:
+            NotFoundError: there is no such run.
+        """
+        found = self._rows().entries(run_id, since)
+        if found is None:
+            raise NotFoundError(
+                f"the journal's run {run_id} is gone from MLflow", kind=ErrorKind.NOT_FOUND
+            )
+        return found
+
+    def read_journals(self, run_ids: Sequence[str]) -> dict[str, StoredEntries]:
+        """
+        The params of many journals' runs, by run; one that is not there is left out.
+        """
+        return self._rows().all_entries(run_ids)
 
     def write_entry(self, run_id: str, key: str, text: str) -> bool:
         """
         Write one param once; False where another text is there already.
 
-        MLflow writes a param once: the database's primary key decides between two who write the
-        same key at once, and the second is told so.
+        The database's primary key decides between two who write the same key at once, and the
+        second is told so.
         """
-        with mapped_errors(f"journal {run_id}"):
-            try:
-                self._client().log_param(run_id, key, text)
+        sql = self._sql()
+        if sql is not None:
+            if sql.write_entry(run_id, key, text):
                 return True
-            except Exception:
-                # refused, or an answer that was lost: what stands there tells
-                present = self._client().get_run(run_id).data.params.get(key)
-                if present is None:
-                    raise
-                return bool(present == text)
+            found = sql.entries(run_id, key)
+            if found is not None and key in found.texts:
+                return found.texts[key] == text
+        return self._mlflow.write_entry(run_id, key, text)
 
-    def keep_files(self, run_id: str, folder: Path, path: str) -> str:
-        """
-        Keep a folder's files with a run; the address of their folder, as a version's source.
-        """
-        with mapped_errors(f"artifacts {path} of run {run_id}"):
-            self._client().log_artifacts(run_id, str(folder), path)
-            if self.uri.startswith(("http:", "https:")):
-                return f"runs:/{run_id}/{path}"  # the one form that a server takes
-            root = self._client().get_run(run_id).info.artifact_uri
-            return f"{root.rstrip('/')}/{path}"
-
-    def fetch_file(self, run_id: str, path: str) -> bytes:
-        """
-        One file that was kept with a run.
-
-        Raises:
-            NotFoundError: it is not there.
-        """
-        with mapped_errors(f"artifact {path} of run {run_id}"):
-            entries = self._client().list_artifacts(run_id, path.rpartition("/")[0] or None)
-            if path in {one.path for one in entries}:
-                with tempfile.TemporaryDirectory() as folder:
-                    file = self._client().download_artifacts(run_id, path, folder)
-                    return Path(file).read_bytes()
-        raise NotFoundError(f"{path}: gone from run {run_id}", kind=ErrorKind.NOT_FOUND)
+    # --- versions --------------------------------------------------------------------------------
 
     def create_version(
-        self, name: str, *, source: str, run_id: str, tags: Mapping[str, str], description: str
+        self, name: str, *, source: str, run_id: str, tags: Mapping[str, str], description: str = ""
     ) -> int:
         """
         A new version, one number above the highest.
         """
-        with mapped_errors(f"version of {name!r}"):
-            made = self._client().create_model_version(
-                name, source, run_id=run_id, tags=dict(tags), description=description
-            )
-            return int(made.version)
+        return self._mlflow.make_version(name, source, run_id, tags, description)
+
+    def delete_version(self, name: str, number: int) -> None:
+        """
+        Take a version that nothing points to out of the registry; its number is not used again.
+        """
+        self._mlflow.delete_version(name, number)
 
     def version(self, name: str, number: int) -> StoredVersion:
         """
@@ -227,157 +209,114 @@ class RegistryClient:
         Raises:
             NotFoundError: there is none of that number.
         """
-        with mapped_errors(f"version {number} of {name!r}"):
-            try:
-                return _version(self._client().get_model_version(name, str(number)))
-            except Exception as exc:
-                if getattr(exc, "error_code", None) != "RESOURCE_DOES_NOT_EXIST":
-                    raise
+        for found in self._rows().versions(name, number):
+            return found
         raise NotFoundError(f"{name!r} has no version {number}", kind=ErrorKind.NOT_FOUND)
 
     def find_version(self, name: str, tag: str, value: str) -> StoredVersion | None:
         """
         The oldest version with a tag; None where there is none.
         """
-        wanted = f"name = '{name}' AND tag.`{tag}` = '{value}'"
-        with mapped_errors(f"versions of {name!r}"):
-            found = [_version(v) for v in self._client().search_model_versions(wanted)]
-        return min(found, default=None)
-
-    def has_version(self, name: str, tag: str, value: str) -> bool:
-        """
-        Whether any version has a tag with this value.
-        """
-        wanted = f"name = '{name}' AND tag.`{tag}` = '{value}'"
-        with mapped_errors(f"versions of {name!r}"):
-            return bool(self._client().search_model_versions(wanted, max_results=1))
+        return next(iter(self._rows().tagged(name, tag, value)), None)
 
     def versions(self, name: str) -> list[StoredVersion]:
         """
         All versions, oldest first.
         """
-        found: list[StoredVersion] = []
-        token = None
-        with mapped_errors(f"versions of {name!r}"):
-            while True:
-                page = self._client().search_model_versions(
-                    f"name = '{name}'", max_results=_PAGE, page_token=token
-                )
-                found += [_version(one) for one in page]
-                token = page.token
-                if not token:
-                    return sorted(found)
+        return self._rows().versions(name)
 
     def all_versions(self) -> list[tuple[str, StoredVersion]]:
         """
         All versions of all models with the names of these, ours or not.
         """
-        found: list[tuple[str, StoredVersion]] = []
-        token = None
-        with mapped_errors("versions of all models"):
-            while True:
-                # by name, so that a tag that is set meanwhile moves none to a page that was read
-                page = self._client().search_model_versions(
-                    max_results=_LONG_PAGE, order_by=["name ASC"], page_token=token
-                )
-                found += [(str(one.name), _version(one)) for one in page]
-                token = page.token
-                if not token:
-                    return found
+        return self._mlflow.all_versions()
 
     def versions_of_run(self, run_id: str) -> list[str]:
         """
         The versions that say they come from a run, as `name/number`.
         """
-        with mapped_errors(f"versions of run {run_id}"):
-            found = self._client().search_model_versions(f"run_id = '{run_id}'")
-            return [f"{one.name}/{one.version}" for one in found]
-
-    def set_alias(self, name: str, alias: str, number: int) -> None:
-        """
-        Have an alias point to a version.
-        """
-        with mapped_errors(f"alias {alias} of {name!r}"):
-            self._client().set_registered_model_alias(name, alias, str(number))
-
-    def delete_alias(self, name: str, alias: str) -> None:
-        """
-        Remove an alias, where it is there.
-        """
-        with mapped_errors(f"alias {alias} of {name!r}"):
-            self._client().delete_registered_model_alias(name, alias)
+        return self._mlflow.versions_of_run(run_id)
 
     def tag_version(self, name: str, number: int, key: str, value: str) -> None:
         """
         Set a tag of a version.
         """
-        with mapped_errors(f"version {number} of {name!r}"):
-            self._client().set_model_version_tag(name, str(number), key, value)
+        sql = self._sql()
+        if sql is None or not sql.tag_version(name, number, key, value):
+            self._mlflow.tag_version(name, number, key, value)
 
-    def _find(self, name: str) -> StoredModel | None:
-        with mapped_errors(f"model {name!r}"):
-            try:
-                return _model(self._client().get_registered_model(name))
-            except Exception as exc:
-                if getattr(exc, "error_code", None) != "RESOURCE_DOES_NOT_EXIST":
-                    raise
-                return None
+    # --- files -----------------------------------------------------------------------------------
 
-    def _make_run(self, name: str) -> str:
-        client = self._client()
-        with mapped_errors(f"journal of {name!r}"):
-            for attempt in range(_ATTEMPTS):
-                found = client.get_experiment_by_name(self._experiment)
-                if found is not None:
-                    break
-                try:
-                    client.create_experiment(self._experiment, artifact_location=self._location)
-                except Exception:
-                    if attempt + 1 == _ATTEMPTS:  # else another one made it between our two calls
-                        raise
-            run = client.create_run(
-                found.experiment_id if found is not None else "0",
-                run_name=f"journal of {name}",
-                tags={MODEL_TAG: name},
-            )
-            return str(run.info.run_id)
+    def keep_files(self, run_id: str, folder: Path, path: str) -> str:
+        """
+        Keep a folder's files with a run; the address of their folder, as a version's source.
+        """
+        check_artifact_path(path)
+        root = self._folder(run_id)
+        if root is None:
+            self._mlflow.keep_files(run_id, folder, path)
+        else:
+            with mapped_errors(f"artifacts {path} of run {run_id}"):
+                shutil.copytree(folder, root / path, dirs_exist_ok=True)
+        if self.uri.startswith(("http:", "https:")):
+            return f"runs:/{run_id}/{path}"  # the one form that a server takes
+        return f"{(self._rows().artifact_uri(run_id) or '').rstrip('/')}/{path}"
 
-    def _client(self) -> Any:
-        if self._made is None:
-            with mapped_errors(f"open {mask_secrets(self.uri)}", can_refuse=False):
-                mlflow = import_mlflow()
-                path = sqlite_path(self.uri)
-                if path is not None:
-                    with _quiet():
-                        prepare_schema(path)
-                self._made = mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
-        return self._made
+    def fetch_file(self, run_id: str, path: str) -> bytes:
+        """
+        One file that was kept with a run.
+
+        Raises:
+            NotFoundError: it is not there.
+        """
+        check_artifact_path(path)
+        root = self._folder(run_id)
+        with mapped_errors(f"artifact {path} of run {run_id}"):
+            if root is not None:
+                with suppress(FileNotFoundError, NotADirectoryError):
+                    return (root / path).read_bytes()
+            else:
+                with tempfile.TemporaryDirectory() as folder:
+                    found = self._mlflow.fetch_file(run_id, path, folder)
+                    if found is not None:
+                        return found.read_bytes()
+        raise NotFoundError(f"{path}: gone from run {run_id}", kind=ErrorKind.NOT_FOUND)
+
+    # --- inner -----------------------------------------------------------------------------------
+
+    def _rows(self) -> SqlRegistry | ClientRegistry:
+        return self._sql() or self._mlflow
+
+    def _sql(self) -> SqlRegistry | None:
+        """
+        The store by plain SQL; None where it is a server, not there yet, or not as we know it.
+        """
+        if self._opened_sql is None:
+            address = self.uri.removeprefix(_PREFIX)
+            scheme = address.partition(":")[0].partition("+")[0]
+            path = sqlite_path(address) if scheme == "sqlite" else None
+            if scheme == "postgresql" or (path is not None and path.exists()):
+                with suppress(TransientTrackingError):  # MLflow's own call says what is wrong
+                    found = SqlRegistry(address)
+                    self._opened_sql = found if found.is_fit() else None
+        return self._opened_sql
+
+    def _folder(self, run_id: str) -> Path | None:
+        """
+        Where a run's files are on this machine; None where MLflow has to fetch them.
+        """
+        sql = self._sql()
+        if sql is not None and run_id not in self._folders:
+            found = sql.artifact_uri(run_id)
+            self._folders[run_id] = local_folder(found) if found is not None else None
+        return self._folders.get(run_id)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """
-    Without MLflow's words on every table that it makes.
-    """
-    logger = logging.getLogger("mlflow")
-    before = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
-
-
-def _model(found: Any) -> StoredModel:
-    aliases = {str(name): int(number) for name, number in dict(found.aliases or {}).items()}
-    return StoredModel(str(found.name), dict(found.tags or {}), aliases)
-
-
-def _version(found: Any) -> StoredVersion:
-    return StoredVersion(
-        int(found.version),
-        dict(found.tags or {}),
-        str(found.source),
-        str(found.run_id or ""),
-        int(found.creation_timestamp or 0),
-    )
+def _check_name(name: str) -> None:
+    is_plain = bool(name) and name.isprintable() and name == name.strip() and set(name) != {"."}
+    if not is_plain or any(one in name for one in "/:@") or len(name) > _LONGEST_NAME:
+        raise RegistryError(
+            f"model name {name[: _LONGEST_NAME + 1]!r}: want 1 to {_LONGEST_NAME} printable "
+            "characters without / : @, no spaces around them",
+            kind=ErrorKind.BAD_REGISTRY,
+        )

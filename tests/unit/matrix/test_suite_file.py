@@ -57,6 +57,14 @@ objective = true
 half_width_ratio = 0.1
 most_repeats = 9
 
+[genome]
+evaluate = "evolution.py:measure"
+model = "persona"
+repeats = 7
+
+[components]
+prompt = "prompts/tutor.json"
+
 [tags]
 team = "x"
 """
@@ -73,6 +81,10 @@ def test_every_field_is_read() -> None:
     assert suite.timeout_s == 30
     assert suite.adaptive is not None
     assert suite.adaptive.most_repeats == 9
+    assert suite.genome is not None
+    assert (suite.genome.evaluate, suite.genome.repeats) == ("evolution.py:measure", 7)
+    assert suite.model == "persona"
+    assert suite.components == {"prompt": "prompts/tutor.json"}
 
 
 def test_written_as_text_it_is_the_same_suite() -> None:
@@ -82,6 +94,7 @@ def test_written_as_text_it_is_the_same_suite() -> None:
 
 
 MINIMAL = 'name = "s"\nbenchmark = "m:f"\n'
+OBJECTIVE = "[metrics.m]\ndirection = 'higher'\nobjective = true\n"
 
 
 @pytest.mark.parametrize(
@@ -115,6 +128,26 @@ MINIMAL = 'name = "s"\nbenchmark = "m:f"\n'
         (MINIMAL + "[retries]\ntimeuot = 1\n", 4, ["'timeuot'", "did you mean 'timeout'"]),
         (MINIMAL + "[retries]\ntimeout = -1\n", 3, ["retries", ">= 0"]),
         (MINIMAL + "[adaptive]\nmost_repeats = 5\n", 3, ["objective = true"]),
+        (MINIMAL + "[genome]\nevaluat = 'm:f'\n", 4, ["'evaluat'", "did you mean 'evaluate'"]),
+        (MINIMAL + "[genome]\nrepeats = 3\n", 3, ["genome", "evaluate"]),
+        (MINIMAL + "[genome]\nevaluate = 'm:f'\n", 3, ["genome", "objective = true"]),
+        (
+            MINIMAL + OBJECTIVE + "[genome]\nevaluate = 'f'\n",
+            7,
+            ["evaluate='f'", "module:function"],
+        ),
+        (
+            MINIMAL + OBJECTIVE + "[genome]\nevaluate = 'm:f'\nrepeats = 1\n",
+            8,
+            ["genome.repeats", ">= 2"],
+        ),
+        (
+            MINIMAL + OBJECTIVE + "[genome]\nevaluate = 'm:f'\nmodel = 'a/b'\n",
+            8,
+            ["model='a/b'", "/ : @"],
+        ),
+        (MINIMAL + OBJECTIVE + "[genome]\nevaluate = 'm:f'\nmodel = ''\n", 8, ["model=''"]),
+        (MINIMAL + "[components]\nprompt = 3\n", 4, ["components.prompt", "str"]),
         ('name = "s"\nbenchmark = "f"\n', 2, ["'f'", "module:function"]),
         ("name = \n", 1, ["not TOML"]),
     ],

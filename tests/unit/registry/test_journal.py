@@ -4,7 +4,7 @@ The journal of a registered model: who stands where, and whether the chain holds
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 import pytest
@@ -33,7 +33,9 @@ DEVELOPMENT, CANDIDATE = Stage.DEVELOPMENT, Stage.CANDIDATE
 PRODUCTION, ARCHIVED = Stage.PRODUCTION, Stage.ARCHIVED
 
 
-def texts_of(steps: Iterable[Step], *, by: str = "ann") -> dict[str, str]:
+def texts_of(
+    steps: Iterable[Step], *, by: str = "ann", model: str = "m", times: Sequence[str] = ()
+) -> dict[str, str]:
     """
     Params of a journal with these steps.
     """
@@ -44,11 +46,11 @@ def texts_of(steps: Iterable[Step], *, by: str = "ann") -> dict[str, str]:
             number=number,
             previous=previous,
             action=action,
-            model="m",
+            model=model,
             version=version,
             stage=stage,
             by=by,
-            time=f"2026-01-{number:02d}T00:00:00.000+00:00",
+            time=times[number - 1] if times else f"2026-01-{number:02d}T00:00:00.000+00:00",
             content="c" * 64,
             token=f"t{number}",
         )
@@ -100,6 +102,50 @@ def test_as_it_was_then() -> None:
     )
     assert chain.standing(until="2026-01-02T12:00").holders == {PRODUCTION: 1}
     assert chain.standing(until="2025").stages == {}
+
+
+def test_clocks_that_differ() -> None:
+    """The order is that of the numbers: at a time, the journal counts up to the first entry that
+    says it is later, and what follows that one does not, whatever it says.
+    """
+    steps: list[Step] = [("register", 1, DEVELOPMENT), ("register", 2, DEVELOPMENT)]
+    steps += [("promote", 1, PRODUCTION), ("promote", 2, PRODUCTION)]
+    times = [f"2026-01-01T{one}:00.000+00:00" for one in ("10:00", "10:01", "10:30", "10:05")]
+    chain = read_chain(texts_of(steps, times=times))
+    assert chain.standing(until="2026-01-01T10:10").holders == {DEVELOPMENT: 2}
+    assert chain.standing(until="2026-01-01T11:30+01:00").holders == {PRODUCTION: 2}
+    assert chain.standing(until="2026-01-01T10:00:30").stages == {1: DEVELOPMENT}
+    with pytest.raises(RegistryError, match="'soon' is no time: want ISO 8601"):
+        chain.standing(until="soon")
+
+
+def test_what_follows_is_read_alone() -> None:
+    """A chain that is known, and what follows it, are the chain of all; a known one of another
+    journal fits nothing.
+    """
+    steps: list[Step] = [("register", 1, DEVELOPMENT), ("promote", 1, PRODUCTION)]
+    texts = texts_of([*steps, ("archive", 1, ARCHIVED)])
+    known = read_chain({key: texts[key] for key in list(texts)[:2]})
+    for start in (1, 2):
+        rest = {key: texts[key] for key in list(texts)[start:]}
+        assert read_chain(rest, model="m", known=known) == read_chain(texts)
+    other = read_chain(texts_of(steps, by="eve"))
+    problem = read_chain(texts, known=other).problem
+    assert problem == "entry 3 does not follow the one before it: that one was changed"
+
+
+def test_entries_of_another_model() -> None:
+    """A journal that was copied from another model is none of this one, nor are single entries."""
+    steps: list[Step] = [("register", 1, DEVELOPMENT), ("promote", 1, PRODUCTION)]
+    copied = read_chain(texts_of(steps, model="other"), model="m")
+    assert copied.problem is not None
+    assert "entry 1 is of the model 'other', not of 'm'" in copied.problem
+    own = texts_of(steps[:1])
+    entry = msgspec.json.decode(texts_of(steps, model="other")[entry_key(2)], type=Entry)
+    fitted = msgspec.structs.replace(entry, previous=entry_hash(own[entry_key(1)]))
+    mixed = read_chain(own | {entry_key(2): encode_entry(fitted)})
+    assert mixed.problem is not None
+    assert "entry 2 is of the model 'other'" in mixed.problem
 
 
 def test_an_archived_holder_leaves_nobody() -> None:
@@ -182,6 +228,10 @@ def test_what_is_no_entry() -> None:
     assert damaged.problem is not None
     assert "entry 2" in damaged.problem
     assert len(damaged.entries) == 1
+    entry = msgspec.json.decode(texts["000001"], type=Entry)
+    timeless = read_chain({"000001": encode_entry(msgspec.structs.replace(entry, time="noon"))})
+    assert timeless.problem is not None
+    assert "entry 1: its time 'noon' is no time" in timeless.problem
 
 
 def test_limits() -> None:

@@ -15,8 +15,8 @@ from rich.text import Text
 from allele_mlflow.cli.compare import comparison_text
 from allele_mlflow.cli.exit_codes import ExitCode
 from allele_mlflow.cli.output import json_text, say, shown
-from allele_mlflow.cli.registry.opening import open_settings_registry, select_evidence
-from allele_mlflow.cli.suite_tables import rendered
+from allele_mlflow.cli.registry.opening import open_settings_registry
+from allele_mlflow.cli.rendering import rendered
 from allele_mlflow.errors import AnalysisError
 from allele_mlflow.settings import Settings
 
@@ -38,7 +38,7 @@ def diff(one: str, other: str) -> ExitCode:
     Show in what two versions differ: traits, parts of a component, files.
     """
     opened, _ = open_settings_registry()
-    say(_change_text(_changes(opened, one, other), one, other))
+    say(change_text(_changes(opened, one, other), one, other))
     return ExitCode.FINE
 
 
@@ -63,7 +63,7 @@ def compare(one: str, other: str, metrics: Sequence[str], as_json: bool) -> Exit
     if as_json:
         say(json_text(_document(changes, found, reason)))
         return ExitCode.FINE
-    say(_change_text(changes, one, other))
+    say(change_text(changes, one, other))
     if found is not None:
         say(comparison_text([found], [], as_json=False, markdown=False))
     else:
@@ -82,7 +82,8 @@ def _compared(
 ) -> SuiteComparison:
     from allele_mlflow.analysis.suite_comparison import compare_selections
     from allele_mlflow.errors import ErrorKind
-    from allele_mlflow.registry.evidence import EVIDENCE_TAG, objectives_of
+    from allele_mlflow.registry.evidence import objectives_of, select_evidence
+    from allele_mlflow.registry.evidence_document import EVIDENCE_TAG
 
     sides = []
     for where in (one, other):
@@ -107,7 +108,10 @@ def _document(
     }
 
 
-def _change_text(changes: list[Change], one: str, other: str) -> str:
+def change_text(changes: list[Change], one: str, other: str) -> str:
+    """
+    What differs, as a table for a terminal.
+    """
     if not changes:
         return "nothing differs"
     table = Table(box=box.SIMPLE_HEAD)

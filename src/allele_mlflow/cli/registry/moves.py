@@ -4,7 +4,6 @@ Where versions stand: promoted by a gate, rolled back, archived, approved.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,15 +16,11 @@ from allele_mlflow.cli.output import json_text, say, shown
 from allele_mlflow.cli.registry.opening import (
     STAGES,
     open_settings_registry,
-    set_tags,
-    tags_of_evidence,
 )
-from allele_mlflow.settings import Settings
 
 if TYPE_CHECKING:
-    from allele_mlflow.registry.gates import Check, Policy
-    from allele_mlflow.registry.journal import Entry, Stage
-    from allele_mlflow.registry.registry import Registry
+    from allele_mlflow.registry.gates import Check
+    from allele_mlflow.registry.journal import Entry
 
 
 @click.command()
@@ -56,23 +51,27 @@ def promote(
     rule whether it passed. What it saw is kept with the journal. Exit code 1: a rule failed, or
     another one took the stage meanwhile.
     """
-    from allele_mlflow.registry.gates import policy_of, read_policies
+    from allele_mlflow.registry.gates import read_policies
     from allele_mlflow.registry.journal import Stage
+    from allele_mlflow.registry.promotion import judge
 
     opened, settings = open_settings_registry()
     name, number = opened.find(where)
     target = Stage(stage)
-    policy = policy_of(target, read_policies(gates) if gates is not None else None)
-    holder = opened.standing(name).holders.get(target)
-    checks, data = _judge(opened, settings, policy, name, number, target, evidence, holder)
-    is_refused = not all(one.is_passed for one in checks)
+    policies = read_policies(gates) if gates is not None else None
+    judged = judge(opened, settings, name, number, target, policies=policies, evidence=evidence)
+    is_refused = not judged.is_passed
     entry = None
     if not (is_refused or dry_run):
-        entry = opened.promote(name, number, target, reason=reason, holder=holder, evidence=data)
+        entry = opened.promote(
+            name, number, target, reason=reason, holder=judged.holder, evidence=judged.evidence
+        )
     if as_json:
-        say(json_text(_promotion_document(checks, entry, is_refused=is_refused)))
+        say(json_text(_promotion_document(judged.checks, entry, is_refused=is_refused)))
     else:
-        for line in _promotion_lines(checks, entry, f"{name}/{number}", stage, dry_run=dry_run):
+        for line in _promotion_lines(
+            judged.checks, entry, f"{name}/{number}", stage, dry_run=dry_run
+        ):
             say(shown(line))
     return ExitCode.FAILED if is_refused else ExitCode.FINE
 
@@ -121,44 +120,6 @@ def approve(where: str, stage: str, reason: str) -> ExitCode:
     name, number = opened.find(where)
     say(shown(describe(opened.approve(name, number, Stage(stage), reason=reason))))
     return ExitCode.FINE
-
-
-def _judge(
-    opened: Registry,
-    settings: Settings,
-    policy: Policy,
-    name: str,
-    number: int,
-    stage: Stage,
-    evidence: str | None,
-    holder: int | None,
-) -> tuple[list[Check], bytes]:
-    from dataclasses import replace
-
-    from allele_mlflow.registry.evidence import EVIDENCE_TAG, evidence_document, gather_facts
-    from allele_mlflow.registry.gates import check_gate
-    from allele_mlflow.tracking.reader import open_reader
-
-    set_tags(opened, name, number, tags_of_evidence(settings, evidence))
-    opened.load_version(f"{name}/{number}")  # every hash is checked first
-    tags = opened.version(name, number).tags
-    theirs = opened.version(name, holder).tags if holder is not None else {}
-    uri = settings.tracking_uri
-    with contextlib.closing(open_reader(uri)) as reader:
-        facts, document = gather_facts(
-            reader,
-            uri,
-            policy,
-            evidence=tags.get(EVIDENCE_TAG),
-            holder=holder,
-            holder_evidence=theirs.get(EVIDENCE_TAG),
-            prefix=settings.experiment_prefix,
-        )
-    chain = opened.history(name)
-    facts = replace(facts, approvals=chain.approvals(number, stage), author=chain.author(number))
-    checks = check_gate(policy, facts)
-    data, _ = evidence_document(document, checks)
-    return checks, data
 
 
 def _promotion_lines(

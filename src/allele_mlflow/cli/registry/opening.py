@@ -14,7 +14,6 @@ from allele_mlflow.errors import TrackingError
 from allele_mlflow.settings import Settings
 
 if TYPE_CHECKING:  # pandas is read where it is needed
-    from allele_mlflow.analysis.selection import Selection
     from allele_mlflow.registry.registry import Registry
     from allele_mlflow.registry.uses import Use
 
@@ -30,32 +29,24 @@ def open_settings_registry() -> tuple[Registry, Settings]:
         RegistryError: it is disabled.
     """
     from allele_mlflow.registry.registry import open_registry
+    from allele_mlflow.tracking.client import prepare_environment
 
     settings = settings_module.load()
+    # else MLflow would repeat, unasked, a call that was done and not answered
+    for key, value in prepare_environment(settings_module.environment()).items():
+        settings_module.publish_variable(key, value)
     return open_registry(settings), settings
 
 
-def select_evidence(settings: Settings, evidence: str) -> Selection:
+def tags_of_evidence(settings: Settings, evidence: str | None) -> dict[str, str]:
     """
-    The runs that a selection means.
+    What a version's tags say of its evidence: nothing where none is named.
 
     Raises:
         AnalysisError: it means none.
         TrackingError: the store does not answer.
     """
-    from allele_mlflow.analysis.selection import select
-    from allele_mlflow.tracking.reader import open_reader
-
-    uri = settings.tracking_uri
-    with contextlib.closing(open_reader(uri)) as reader:
-        return select(reader, uri, evidence, prefix=settings.experiment_prefix)
-
-
-def tags_of_evidence(settings: Settings, evidence: str | None) -> dict[str, str]:
-    """
-    What a version's tags say of its evidence: nothing where none is named. Raises as above.
-    """
-    from allele_mlflow.registry.evidence import evidence_tags
+    from allele_mlflow.registry.evidence import evidence_tags, select_evidence
 
     return {} if evidence is None else evidence_tags(select_evidence(settings, evidence))
 

@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from allele_mlflow.cli.exit_codes import ExitCode
-from allele_mlflow.cli.output import json_text, say, shown
+from allele_mlflow.cli.output import Progress, json_text, say, shown
 from allele_mlflow.cli.registry.opening import STAGES, open_settings_registry
 
 
@@ -38,7 +38,9 @@ def history(name: str, as_json: bool) -> ExitCode:
 @click.argument("time")
 def at(name: str, time: str) -> ExitCode:
     """
-    Tell who held which stage at TIME (UTC, as 2026-11-28T12:00).
+    Tell who held which stage at TIME (ISO 8601, as 2026-11-28T12:00; UTC unless it has an offset).
+
+    The journal counts up to the first entry whose writer's clock said a later time.
     """
     opened, _ = open_settings_registry()
     standing = opened.standing(name, at=time)
@@ -54,9 +56,18 @@ def at(name: str, time: str) -> ExitCode:
 def verify(name: str, head: str | None) -> ExitCode:
     """
     Check journal and files of a model, and have MLflow's aliases say what the journal says.
+
+    Without --head it cannot tell that the last entries were taken away.
     """
     opened, _ = open_settings_registry()
-    found = opened.verify(name, head=head)
+    with Progress() as progress:
+        found = opened.verify(
+            name,
+            head=head,
+            progress=lambda done, of: progress.show(f"{done:,} of {of:,} versions checked"),
+        )
+    for line in found.notes:
+        say(shown(f"note: {line}"))
     for line in found.repaired:
         say(shown(f"repaired: {line}"))
     for line in found.problems:

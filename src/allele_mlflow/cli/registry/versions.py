@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from allele_mlflow.cli.exit_codes import ExitCode
-from allele_mlflow.cli.output import json_text, say, shown
+from allele_mlflow.cli.output import complain, json_text, say, shown
 from allele_mlflow.cli.registry.opening import (
     HASH_SHOWN,
     STAGES,
@@ -24,12 +24,12 @@ from allele_mlflow.cli.registry.opening import (
     set_tags,
     tags_of_evidence,
 )
-from allele_mlflow.cli.suite_tables import rendered
+from allele_mlflow.cli.rendering import rendered
 
 if TYPE_CHECKING:  # pandas is read where it is needed
     from allele_mlflow.registry.contents import Kept
     from allele_mlflow.registry.lineage import Lineage
-    from allele_mlflow.registry.registry import Registry
+    from allele_mlflow.registry.registry import Listed, Registry
     from allele_mlflow.registry.uses import Use
 
 #: In text; --json has all.
@@ -43,29 +43,35 @@ def list_models(as_json: bool) -> ExitCode:
     Show every model, what it keeps, and who holds its stages.
     """
     opened, _ = open_settings_registry()
-    found = [(model, opened.standing(model.name)) for model in opened.models()]
+    found = opened.overview()
     if as_json:
-        models = [
-            {
-                "name": model.name,
-                "kind": model.kind,
-                "versions": len(standing.stages),
-                "holders": {stage.value: one for stage, one in standing.holders.items()},
-            }
-            for model, standing in found
-        ]
-        say(json_text({"format": 1, "models": models}))
+        say(json_text({"format": 1, "models": [_listed_document(one) for one in found]}))
         return ExitCode.FINE
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("model", "kind", "versions", *STAGES):
         table.add_column(name, justify="left" if name in ("model", "kind") else "right")
-    for model, standing in found:
-        held = {stage.value: version for stage, version in standing.holders.items()}
-        holders = [str(held.get(stage, "-")) for stage in STAGES]
-        names = (Text(shown(model.name)), Text(shown(model.kind)))
-        table.add_row(*names, str(len(standing.stages)), *holders)
+    for one in found:
+        if one.standing is not None:
+            held = {stage.value: version for stage, version in one.standing.holders.items()}
+            holders = [str(held.get(stage, "-")) for stage in STAGES]
+            names = (Text(shown(one.name)), Text(shown(one.kind)))
+            table.add_row(*names, str(len(one.standing.stages)), *holders)
     say(rendered(table).rstrip() if found else "no models")
-    return ExitCode.FINE
+    for one in found:
+        if one.problem is not None:
+            complain(shown(f"{one.name}: {one.problem}"))
+    return ExitCode.FAILED if any(one.problem for one in found) else ExitCode.FINE
+
+
+def _listed_document(one: Listed) -> dict[str, Any]:
+    holders = one.standing.holders.items() if one.standing is not None else ()
+    told = {
+        "name": one.name,
+        "kind": one.kind,
+        "versions": len(one.standing.stages) if one.standing is not None else None,
+        "holders": {stage.value: version for stage, version in holders},
+    }
+    return told | ({"problem": one.problem} if one.problem is not None else {})
 
 
 @click.command()
