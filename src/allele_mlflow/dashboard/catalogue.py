@@ -6,12 +6,15 @@ from __future__ import annotations
 
 from allele_mlflow.dashboard.pages import (
     alerts,
+    anytime,
     delivery,
     experiment,
+    recommendations,
     run,
     runs,
     suite,
     suites,
+    trend,
 )
 from allele_mlflow.dashboard.pages.page import Action, Page
 
@@ -19,7 +22,10 @@ PAGES: tuple[Page, ...] = (
     suites.PAGE,
     experiment.PAGE,
     runs.PAGE,
+    trend.PAGE,
+    recommendations.PAGE,
     suite.PAGE,
+    anytime.PAGE,
     run.PAGE,
     alerts.PAGE,
     delivery.PAGE,
