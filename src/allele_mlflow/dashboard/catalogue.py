@@ -6,14 +6,17 @@ from __future__ import annotations
 
 from allele_mlflow.dashboard.pages import (
     alerts,
+    anytime,
     compare,
     delivery,
     experiment,
+    recommendations,
     retention,
     run,
     runs,
     suite,
     suites,
+    trend,
 )
 from allele_mlflow.dashboard.pages.page import Action, Page
 
@@ -21,7 +24,10 @@ PAGES: tuple[Page, ...] = (
     suites.PAGE,
     experiment.PAGE,
     runs.PAGE,
+    trend.PAGE,
+    recommendations.PAGE,
     suite.PAGE,
+    anytime.PAGE,
     run.PAGE,
     compare.PAGE,
     alerts.PAGE,

@@ -14,6 +14,7 @@ import anyio
 import anyio.to_thread
 
 from allele_mlflow.analysis.selection import SuiteFacts, read_facts
+from allele_mlflow.dashboard.recent import RecentAnswers
 from allele_mlflow.dashboard.refusals import RefusalError
 from allele_mlflow.settings import Settings
 from allele_mlflow.tracking.frames import Reader
@@ -47,6 +48,8 @@ class Source:
         self._spools = spools
         self._idle: list[Reader] = []
         self._facts: dict[str, SuiteFacts] = {}
+        #: What a page and its figures ask alike.
+        self.recent = RecentAnswers()
         self._lock = Lock()
         self._limiters: dict[str, anyio.CapacityLimiter] = {}
         #: Set when the server is about to end: whoever streams comes to an end too.

@@ -11,6 +11,7 @@ import msgspec
 import pandas as pd
 
 from allele_mlflow import suite_tags as tags
+from allele_mlflow.analysis.frames import read_alerts, read_phases, whole_histories
 from allele_mlflow.dashboard.pages.executions import (
     milliseconds,
     read_executions,
@@ -34,7 +35,7 @@ from allele_mlflow.dashboard.refusals import RefusalError
 from allele_mlflow.dashboard.source import Source
 from allele_mlflow.dashboard.views import Knobs, Option, Paged, page_of, sorted_rows
 from allele_mlflow.errors import TrackingError
-from allele_mlflow.reports.figures import convergence
+from allele_mlflow.reports.figures import convergence, run_timeline
 from allele_mlflow.tracking.alert_reader import artifact_alerts
 from allele_mlflow.tracking.artifact_listing import list_artifacts
 from allele_mlflow.tracking.frames import HISTORY, RunFrames
@@ -46,6 +47,8 @@ from allele_mlflow.watching.run_look import find_waiting, look_at
 MOST_READINGS = 100_000
 _ALERTS_TAG, _DELIVERY_TAG = "allele.alerts.active", "allele.delivery"
 _PARENT_TAG = "mlflow.parentRunId"
+_DRAWN_RESOURCES = ("system/process_cpu_percent", "system/process_rss_megabytes")
+_GPU_END = "_utilization_percentage"
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -258,6 +261,31 @@ def _metric_figure(ask: Ask, is_dark: bool) -> Any:
     )
 
 
+def _timeline_figure(ask: Ask, is_dark: bool) -> Any:
+    """
+    Phases, alerts and resources on one axis of time.
+    """
+    run_id = ask.params["run_id"]
+    told = _stored(ask, run_id)
+    if told is None:
+        return None
+    keys = [
+        key
+        for key in map(str, told.metrics["key"])
+        if key in _DRAWN_RESOURCES or key.endswith(_GPU_END)
+    ]
+    with ask.source.reader() as reader:
+        samples = whole_histories(reader, [run_id], keys)
+    uri = ask.source.tracking_uri
+    phases = read_phases(uri, [run_id])
+    own = tags_by_run(told.tags).get(run_id, {})
+    alerts = read_alerts(uri, [run_id] if _ALERTS_TAG in own else [])
+    if not (len(phases) or len(samples)):
+        return None
+    began_ms = milliseconds(told.runs["start_time"].iloc[0])
+    return run_timeline(phases, samples, alerts, began_ms=began_ms, is_dark=is_dark)
+
+
 def _instances(source: Source) -> Iterator[Params]:
     """
     For a static copy: the runs of suites themselves.
@@ -286,6 +314,6 @@ PAGE = Page(
         has_pages=True,
         options=(Option("metric", "Metric"),),
     ),
-    figures={"metric": _metric_figure},
+    figures={"timeline": _timeline_figure, "metric": _metric_figure},
     instances=_instances,
 )

@@ -5,7 +5,7 @@ One execution of a suite: its cells with medians, intervals and failures.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pandas as pd
@@ -20,12 +20,18 @@ from allele_mlflow.dashboard.pages.executions import (
     with_counts,
 )
 from allele_mlflow.dashboard.pages.page import Ask, Column, Kind, Page, Params
-from allele_mlflow.dashboard.pages.suite_cells import CellRow, CellRuns, read_cells, sort_value
+from allele_mlflow.dashboard.pages.suite_cells import (
+    CellRow,
+    CellRuns,
+    read_cells,
+    read_results,
+    sort_value,
+)
 from allele_mlflow.dashboard.refusals import RefusalError
 from allele_mlflow.dashboard.source import Source
 from allele_mlflow.dashboard.views import Knobs, Option, Paged, page_of, sorted_rows
-from allele_mlflow.reports.figures import convergence, objective_by_cell
-from allele_mlflow.reports.summary import ordered_cells, outcomes_of
+from allele_mlflow.reports.figures import convergence, objective_by_cell, suite_heat_map
+from allele_mlflow.reports.summary import Objective, ordered_cells, outcomes_of
 from allele_mlflow.tracking.frames import MOST_RUN_IDS, Reader
 from allele_mlflow.units import Direction
 
@@ -35,6 +41,7 @@ MOST_CURVES = 8
 MOST_CURVE_RUNS = 400
 MOST_READINGS = 200_000
 MOST_FAILURES = 50
+MOST_HEAT_COLUMNS = 8
 _ERROR_TAGS = ("allele.error.category", "allele.error.type", "allele.error.message")
 _UNKNOWN = KnownMetric(Direction.NONE, "", is_objective=False)
 
@@ -97,11 +104,9 @@ def query(ask: Ask) -> Suite:
         TrackingError: the store does not answer.
     """
     view = ask.view
+    read = _read(ask)
+    execution, facts, metric, cells = read.execution, read.facts, read.metric, read.cells
     with ask.source.reader() as reader:
-        execution = find_execution(reader, ask.params["run_id"])
-        facts = ask.source.facts(execution.run_id)
-        metric = _chosen(ask, reader, execution, facts)
-        cells = read_cells(reader, execution, metric, view)
         failures = _failures(reader, cells)
         keys = _keys_of(reader, cells.runs[cells.runs["is_good"]]["run_id"])
     known = facts.metrics.get(metric, _UNKNOWN)
@@ -190,28 +195,67 @@ def _failures(reader: Reader, cells: CellRuns) -> list[FailureCount]:
     return sorted(found, key=lambda one: -one.runs)[:MOST_FAILURES]
 
 
-def _drawn(ask: Ask) -> tuple[CellRuns, str, KnownMetric, pd.DataFrame]:
+class _Read(NamedTuple):
     """
-    What the figures are of: the cells that the view filters, the metric, and its readings by the
-    best cells.
+    What the page and its figures are of.
     """
-    with ask.source.reader() as reader:
-        execution = find_execution(reader, ask.params["run_id"])
-        facts = ask.source.facts(execution.run_id)
-        metric = _chosen(ask, reader, execution, facts)
-        cells = read_cells(reader, execution, metric, ask.view)
-    return cells, metric, facts.metrics.get(metric, _UNKNOWN), cells.results(metric)
+
+    execution: Execution
+    facts: SuiteFacts
+    metric: str
+    cells: CellRuns
+
+    @property
+    def known(self) -> KnownMetric:
+        """
+        What the suite says of the metric.
+        """
+        return self.facts.metrics.get(self.metric, _UNKNOWN)
+
+
+def _read(ask: Ask) -> _Read:
+    view, run_id = ask.view, ask.params["run_id"]
+
+    def read() -> _Read:
+        with ask.source.reader() as reader:
+            execution = find_execution(reader, run_id)
+            facts = ask.source.facts(execution.run_id)
+            metric = _chosen(ask, reader, execution, facts)
+            return _Read(execution, facts, metric, read_cells(reader, execution, metric, view))
+
+    key = ("suite", run_id, view.filter, view.group, view.options["metric"])
+    return ask.source.recent.get(key, read)
 
 
 def _cells_figure(ask: Ask, is_dark: bool) -> Any:
-    _, metric, known, results = _drawn(ask)
+    read = _read(ask)
     return objective_by_cell(
-        results, metric, direction=known.direction, unit=known.unit, is_dark=is_dark
+        read.cells.results(read.metric),
+        read.metric,
+        direction=read.known.direction,
+        unit=read.known.unit,
+        is_dark=is_dark,
     )
 
 
+def _heat_map_figure(ask: Ask, is_dark: bool) -> Any:
+    """
+    All metrics that the suite names at once; None where it names fewer than two.
+    """
+    read = _read(ask)
+    metrics = [
+        Objective(name, one.unit, one.direction) for name, one in read.facts.metrics.items()
+    ][:MOST_HEAT_COLUMNS]
+    if len(metrics) < 2:
+        return None
+    with ask.source.reader() as reader:
+        results = read_results(reader, read.execution, read.cells, [one.name for one in metrics])
+    return suite_heat_map(results, metrics, is_dark=is_dark)
+
+
 def _convergence_figure(ask: Ask, is_dark: bool) -> Any:
-    _, metric, known, results = _drawn(ask)
+    read = _read(ask)
+    metric, known, results = read.metric, read.known, read.cells.results(read.metric)
     keys = ordered_cells(outcomes_of(results), metric, known.direction)[:MOST_CURVES]
     best = results[results["cell_key"].isin(keys) & (results["status"] == "finished")]
     wanted = best.set_index("run_id")[["cell", "cell_key", "repeat"]]
@@ -254,6 +298,10 @@ PAGE = Page(
         has_pages=True,
         options=(Option("metric", "Metric"),),
     ),
-    figures={"cells": _cells_figure, "convergence": _convergence_figure},
+    figures={
+        "cells": _cells_figure,
+        "heat_map": _heat_map_figure,
+        "convergence": _convergence_figure,
+    },
     instances=_instances,
 )

@@ -185,3 +185,27 @@ def sort_value(row: CellRow, name: str) -> Any:
 
 def _number(value: Any) -> float | None:
     return None if pd.isna(value) else float(value)
+
+
+def read_results(
+    reader: Reader, execution: Execution, cells: CellRuns, metrics: Sequence[str]
+) -> pd.DataFrame:
+    """
+    The runs of an execution that count, with several metrics of theirs, as figures of reports take
+    them.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    told = reader.runs(
+        [execution.experiment_id],
+        with_tags={tags.EXECUTION: execution.run_uid or "", tags.KIND: tags.RunKind.CELL},
+        tag_keys=[],
+        param_keys=[],
+        metric_keys=metrics,
+    ).metrics
+    results = cells.results("")
+    for name in metrics:
+        values = told[told["key"] == name].set_index("run_id")["value"]
+        results[f"metric.{name}"] = results["run_id"].map(values).astype("float64")
+    return results.drop(columns="metric.")
