@@ -7,6 +7,7 @@ from __future__ import annotations
 import getpass
 import webbrowser
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -37,6 +38,11 @@ DEFAULT_PORT = 5055
 @click.option(
     "--beyond-this-machine", is_flag=True, help="Listen at a --host that others can reach too."
 )
+@click.option(
+    "--gates",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="What a stage asks for (TOML); by default what is usual.",
+)
 @click.option("--open/--no-open", "is_opened", default=False, help="Open it in a browser.")
 @click.option("--tracking-uri", help="The store; by default the setting.")
 def dashboard(
@@ -45,6 +51,7 @@ def dashboard(
     allow_writes: bool,
     hosts: Sequence[str],
     beyond_this_machine: bool,
+    gates: Path | None,
     is_opened: bool,
     tracking_uri: str | None,
 ) -> ExitCode:
@@ -60,10 +67,11 @@ def dashboard(
     _arrange(settings.tracking_uri)
     from allele_mlflow.dashboard.serving import DashboardServer, open_socket
     from allele_mlflow.dashboard.source import Source
+    from allele_mlflow.registry.gates import read_policies
 
     listening = open_socket(host, port)
     server = DashboardServer(
-        Source(settings),
+        Source(settings, policies=read_policies(gates) if gates is not None else None),
         listening,
         user=_user(),
         may_write=allow_writes,

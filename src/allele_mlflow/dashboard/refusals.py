@@ -10,6 +10,7 @@ from allele_mlflow.errors import (
     ErrorKind,
     MatrixError,
     PermanentTrackingError,
+    PromotionRefusedError,
     RegistryError,
     TrackingError,
 )
@@ -20,7 +21,9 @@ TITLES = {
     403: "Not allowed",
     404: "Not there",
     405: "Not that way",
+    409: "Another one was faster",
     413: "Too large",
+    422: "Refused",
     500: "A mistake of ours",
     503: "The store does not answer",
 }
@@ -48,7 +51,9 @@ def refusal_of(error: AlleleMlflowError) -> RefusalError:
     """
     What an error of the package means to whoever asked for a page.
     """
-    if error.kind is ErrorKind.NOT_FOUND:
+    if isinstance(error, PromotionRefusedError):
+        status = 409 if error.kind is ErrorKind.OTHER_HOLDER else 422
+    elif error.kind is ErrorKind.NOT_FOUND:
         status = 404
     elif isinstance(error, AnalysisError | MatrixError | RegistryError):
         status = 400

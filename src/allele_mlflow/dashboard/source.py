@@ -5,7 +5,7 @@ What pages are made of: the store and the spools, each asked by a few threads at
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from threading import Lock
 from typing import TypeVar
@@ -16,6 +16,9 @@ import anyio.to_thread
 from allele_mlflow.analysis.selection import SuiteFacts, read_facts
 from allele_mlflow.dashboard.recent import RecentAnswers
 from allele_mlflow.dashboard.refusals import RefusalError
+from allele_mlflow.dashboard.registries import RegistrySource
+from allele_mlflow.references import Stage
+from allele_mlflow.registry.gates import Policy
 from allele_mlflow.settings import Settings
 from allele_mlflow.tracking.frames import Reader
 from allele_mlflow.tracking.reader import open_reader
@@ -38,13 +41,21 @@ class Source:
     Thread-safe. A reader is none: each thread that asks has one to itself meanwhile.
     """
 
-    def __init__(self, settings: Settings, *, spools: list[Path] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        spools: list[Path] | None = None,
+        policies: Mapping[Stage, Policy] | None = None,
+    ) -> None:
         """
         Args:
             settings: Where the store is, and what experiments begin with.
             spools: To look into; by default all that are known. An empty list for none.
+            policies: What stages ask for; by default what is usual.
         """
         self.settings = settings
+        self.registries = RegistrySource(settings, policies)
         self._spools = spools
         self._idle: list[Reader] = []
         self._facts: dict[str, SuiteFacts] = {}
