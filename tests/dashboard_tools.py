@@ -29,8 +29,8 @@ class OpenDoor:
     Lets everybody in.
     """
 
-    def __init__(self, *, may_write: bool = False) -> None:
-        self.visitor = Visitor(name="ada", csrf=CSRF, may_write=may_write)
+    def __init__(self, *, may_write: bool = False, name: str = "ada") -> None:
+        self.visitor = Visitor(name=name, csrf=CSRF, may_write=may_write)
 
     async def admit(self, request: Request) -> Visitor | Response:
         """

@@ -10,13 +10,21 @@ from allele_mlflow.dashboard.pages import (
     compare,
     delivery,
     experiment,
+    gate,
+    journal,
+    model,
+    models,
     recommendations,
+    registry_actions,
     retention,
     run,
     runs,
     suite,
     suites,
     trend,
+    version,
+    version_diff,
+    ways_back,
 )
 from allele_mlflow.dashboard.pages.page import Action, Page
 
@@ -30,8 +38,16 @@ PAGES: tuple[Page, ...] = (
     anytime.PAGE,
     run.PAGE,
     compare.PAGE,
+    models.PAGE,
+    model.PAGE,
+    journal.PAGE,
+    version.PAGE,
+    version_diff.PAGE,
+    gate.PAGE,
+    ways_back.ROLLBACK,
+    ways_back.ARCHIVING,
     alerts.PAGE,
     delivery.PAGE,
     retention.PAGE,
 )
-ACTIONS: tuple[Action, ...] = ()
+ACTIONS: tuple[Action, ...] = registry_actions.ACTIONS

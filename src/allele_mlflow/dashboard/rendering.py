@@ -205,6 +205,7 @@ def _environment() -> jinja2.Environment:
     environment.globals |= {
         "sort_state": _sort_state,
         "row_params": _row_params,
+        "view_of": lambda options, lists=None: View(options=options, lists=lists or {}),
         "look_of": look_of,
         "sparkline": sparkline,
         "MISSING": MISSING,

@@ -16,7 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from allele_mlflow.reports import figures
-from allele_mlflow.reports.figures import calibration, forest, genomes, overhead, timeline
+from allele_mlflow.reports.figures import (
+    calibration,
+    forest,
+    genomes,
+    overhead,
+    timeline,
+    versions,
+)
 from allele_mlflow.reports.figures.runtimes import RUNTIME_COLUMNS
 from allele_mlflow.reports.summary import HISTORY_COLUMNS, RESULT_COLUMNS, Objective
 from allele_mlflow.units import Direction
@@ -148,6 +155,14 @@ KINDS: dict[str, Kind] = {
     "traits": Kind(
         lambda frame, dark: figures.genome_traits(frame, is_dark=dark),
         **_of(genomes.TRAIT_COLUMNS, {"trait"}),
+    ),
+    "trait profile": Kind(
+        lambda frame, dark: figures.trait_profile(frame, is_dark=dark),
+        **_of(versions.PROFILE_COLUMNS, {"genome", "trait"}),
+    ),
+    "fitness of versions": Kind(
+        lambda frame, dark: figures.version_fitness(frame, metric="m<b>2</b>", is_dark=dark),
+        **_of(versions.FITNESS_COLUMNS, {"version", "stage"}),
     ),
     "lineage": Kind(
         lambda frame, dark: figures.genome_lineage(

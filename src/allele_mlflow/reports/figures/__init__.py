@@ -21,6 +21,7 @@ from allele_mlflow.reports.figures.overhead import logging_overhead
 from allele_mlflow.reports.figures.parallel import parallel_coordinates
 from allele_mlflow.reports.figures.runtimes import running_time_ecdf
 from allele_mlflow.reports.figures.timeline import run_timeline
+from allele_mlflow.reports.figures.versions import trait_profile, version_fitness
 
 __all__ = [
     "axis_title",
@@ -37,4 +38,6 @@ __all__ = [
     "run_timeline",
     "running_time_ecdf",
     "suite_heat_map",
+    "trait_profile",
+    "version_fitness",
 ]
