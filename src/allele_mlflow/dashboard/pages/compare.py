@@ -79,7 +79,7 @@ SIDE_COLUMNS = (
 _COLUMNS = (
     Column("quantity", "Metric", Kind.NAME),
     Column("verdict", "Verdict", Kind.STATUS),
-    Column("change", "Change"),
+    Column("change", "Change", Kind.WORDS),
     Column("baseline", "Baseline", Kind.NUMBER),
     Column("candidate", "Candidate", Kind.NUMBER),
     Column("difference", "Difference", Kind.NUMBER),
@@ -87,8 +87,8 @@ _COLUMNS = (
     Column("difference_high", "to", Kind.NUMBER, can_sort=False),
     Column("a12", "A12", Kind.NUMBER),
     Column("p_holm", "p after Holm", Kind.NUMBER),
-    Column("runs", "Runs", can_sort=False),
-    Column("reason", "Why", can_sort=False),
+    Column("runs", "Runs", Kind.WORDS, can_sort=False),
+    Column("reason", "Why", Kind.SENTENCE, can_sort=False),
 )
 _CELL = Column("cell", "Cell", Kind.NAME)
 _CANDIDATE = Column("candidate_name", "Candidate", Kind.NAME)
@@ -137,6 +137,15 @@ def query(ask: Ask) -> Compare:
 
 
 def _find(ask: Ask, options: CompareOptions) -> _Found:
+    """
+    What the view asks for, read once for the page and its figure.
+    """
+    view = ask.view
+    key = ("compare", view.options[BASE], *view.lists[WITH], "by", view.options[METRIC])
+    return ask.source.recent.get(key, lambda: _compare(ask, options))
+
+
+def _compare(ask: Ask, options: CompareOptions) -> _Found:
     base, others = ask.view.options[BASE], ask.view.lists[WITH]
     if not base and not others:
         return _Found([], [])

@@ -15,6 +15,7 @@ from allele_mlflow.dashboard.pages.models import model_instances
 from allele_mlflow.dashboard.pages.page import Ask, Column, Kind, Page
 from allele_mlflow.dashboard.pages.registry_rows import (
     ENTRY_COLUMNS,
+    HASH_SHOWN,
     STAGES,
     VERSION_PATH,
     EntryRow,
@@ -25,7 +26,7 @@ from allele_mlflow.dashboard.pages.registry_rows import (
 from allele_mlflow.dashboard.refusals import RefusalError
 from allele_mlflow.dashboard.views import Knobs, Option, Paged, page_of, sorted_rows
 from allele_mlflow.registry.evidence_document import EVIDENCE_TAG
-from allele_mlflow.registry.journal import Chain, Entry, Stage, Standing
+from allele_mlflow.registry.journal import EXCLUSIVE, Chain, Entry, Stage, Standing
 from allele_mlflow.reports.figures import version_fitness
 from allele_mlflow.tracking.registry_client import StoredVersion
 
@@ -36,7 +37,8 @@ MOST_ENTRIES = 8
 
 class StageRow(msgspec.Struct, frozen=True, kw_only=True):
     """
-    A stage: which version holds it, since when and why; and which one did before.
+    A stage: which version holds it, since when and why; and which one did before, where it can be
+    given back.
     """
 
     stage: Stage
@@ -90,7 +92,7 @@ STAGE_COLUMNS = (
     Column("version", "Version", Kind.CODE, path=VERSION_PATH),
     Column("since", "Since", Kind.TIME),
     Column("by", "By", Kind.NAME),
-    Column("reason", "Why"),
+    Column("reason", "Why", Kind.SENTENCE),
     Column("before", "Before it", Kind.CODE),
 )
 COLUMNS = (
@@ -102,9 +104,9 @@ COLUMNS = (
     Column("runs", "Runs", Kind.COUNT),
     Column("registered", "Registered", Kind.TIME),
     Column("by", "By", Kind.NAME),
-    Column("reason", "Why", can_sort=False),
-    Column("evidence", "Evidence", can_sort=False),
-    Column("content", "Content", Kind.CODE, can_sort=False),
+    Column("reason", "Why", Kind.SENTENCE, can_sort=False),
+    Column("evidence", "Evidence", Kind.SENTENCE, can_sort=False),
+    Column("content", "Content", Kind.WORDS, can_sort=False),
 )
 
 
@@ -177,14 +179,14 @@ def _version_row(
         by=entry.by,
         reason=entry.reason,
         evidence=stored.tags.get(EVIDENCE_TAG) if stored is not None else None,
-        content=entry.content[:12],
+        content=entry.content[:HASH_SHOWN],
     )
 
 
 def _stage_row(name: str, stage: Stage, standing: Standing, chain: Chain) -> StageRow:
     holder = standing.holders.get(stage)
     since = _since(chain, stage, holder)
-    before = standing.before.get(stage, ())
+    before = standing.before.get(stage, ()) if stage in EXCLUSIVE else ()
     return StageRow(
         stage=stage,
         name=name,

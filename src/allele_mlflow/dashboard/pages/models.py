@@ -53,7 +53,7 @@ COLUMNS = (
         )
         for stage in reversed(STAGES)
     ),
-    Column("problem", "Problem", can_sort=False),
+    Column("problem", "Problem", Kind.SENTENCE, can_sort=False),
 )
 
 
@@ -101,6 +101,14 @@ def _row(one: Listed) -> ModelRow:
     )
 
 
+def _columns(content: Models) -> tuple[Column, ...]:
+    """
+    Without the problems where there is none.
+    """
+    has_problem = any(row.problem is not None for row in content.models.rows)
+    return COLUMNS if has_problem else COLUMNS[:-1]
+
+
 PAGE = Page(
     name="models",
     path="/registry",
@@ -109,7 +117,7 @@ PAGE = Page(
     query=query,
     content=Models,
     template="models.html",
-    columns={"models": COLUMNS},
+    columns={"models": _columns},
     knobs=Knobs(
         sorts=tuple(column.name for column in COLUMNS if column.can_sort),
         default_sort="name",

@@ -40,6 +40,12 @@ class Kind(StrEnum):
     RATIO = "ratio"
     STATUS = "status"
     CODE = "code"
+    #: A few words that are not broken, and many that have room.
+    WORDS = "words"
+    SENTENCE = "sentence"
+
+
+_STYLED = (Kind.TIME, Kind.NAME, Kind.WORDS, Kind.SENTENCE)
 
 
 @dataclass(frozen=True)
@@ -66,11 +72,12 @@ class Column:
     @property
     def style(self) -> str:
         """
-        The class of its cells: numbers stand to the right, times in one line.
+        The class of its cells: numbers stand to the right, times and words in one line, and
+        sentences have room.
         """
         if self.is_number:
             return "number"
-        return self.kind.value if self.kind in (Kind.TIME, Kind.NAME) else ""
+        return self.kind.value if self.kind in _STYLED else ""
 
     @property
     def is_number(self) -> bool:

@@ -16,6 +16,7 @@ from allele_mlflow.registry.journal import Entry, Stage
 #: Where a version can be put.
 STAGES = (Stage.DEVELOPMENT, Stage.CANDIDATE, Stage.STAGING, Stage.PRODUCTION)
 STAGE_NAMES = tuple(stage.value for stage in STAGES)
+HASH_SHOWN = 12
 VERSION_PATH = "/registry/{name}/versions/{version}"
 
 
@@ -35,6 +36,13 @@ class EntryRow(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     evidence: str | None
     hash: str
+
+    @property
+    def short_hash(self) -> str:
+        """
+        Its first digits.
+        """
+        return self.hash[:HASH_SHOWN]
 
 
 class FitnessRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,15 +75,15 @@ class CheckRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 ENTRY_COLUMNS = (
-    Column("number", "Entry", Kind.COUNT, can_sort=False),
     Column("time", "When", Kind.TIME),
-    Column("action", "What", can_sort=False),
+    Column("number", "Entry", Kind.COUNT),
+    Column("action", "What", Kind.WORDS),
     Column("version", "Version", Kind.CODE, path=VERSION_PATH),
-    Column("stage", "Stage", Kind.STATUS, can_sort=False),
-    Column("holder", "After", Kind.CODE, can_sort=False),
+    Column("stage", "Stage", Kind.STATUS),
+    Column("holder", "After", Kind.CODE),
     Column("by", "By", Kind.NAME),
-    Column("reason", "Why", can_sort=False),
-    Column("hash", "Hash", Kind.CODE, can_sort=False),
+    Column("reason", "Why", Kind.SENTENCE),
+    Column("short_hash", "Hash", Kind.WORDS),
 )
 FITNESS_COLUMNS = (
     Column("metric", "Metric", Kind.NAME),
@@ -87,7 +95,7 @@ FITNESS_COLUMNS = (
 CHECK_COLUMNS = (
     Column("rule", "Rule", Kind.NAME),
     Column("outcome", "Outcome", Kind.STATUS),
-    Column("said", "By how much"),
+    Column("said", "By how much", Kind.SENTENCE),
 )
 
 

@@ -105,7 +105,7 @@ SHARE_COLUMNS = (
 COLUMNS = (
     Column("name", "Run", Kind.NAME, path="/runs/{run_id}"),
     Column("state", "Artifacts", Kind.STATUS),
-    Column("why", "Why"),
+    Column("why", "Why", Kind.SENTENCE),
     Column("files", "Files", Kind.COUNT, can_sort=False),
     Column("size_bytes", "Size", Kind.BYTES, can_sort=False),
     Column("ended_ms", "Ended", Kind.TIME),
