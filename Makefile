@@ -27,8 +27,8 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: help demo ui drill test test-browser need-chromium test-deep test-floor check format docs \
-	bench bench-whole bench-sidecar bench-outage bench-recovery bench-store bench-drain bench-peers bench-suites bench-retention \
-	bench-detection bench-statistics bench-advice bench-registry clean
+	bench bench-whole bench-sidecar bench-outage bench-recovery bench-store bench-drain bench-peers bench-suites \
+	bench-detection bench-statistics bench-advice bench-registry bench-retention clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets

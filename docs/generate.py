@@ -65,8 +65,6 @@ every variable with its default, ready to be copied and changed.
 - **Units** are in the names: `_s` seconds, `_bytes` bytes, `_percent` percent, `_days` days.
 - **Relative files and folders** are relative to the working folder at start.
 - **Passwords and tokens** in addresses are shown as `***` wherever an address is printed.
-- **Not yet in force** means: accepted and checked, but nothing follows from it in this version;
-  setting it gives a `SettingsWarning`.
 """
 
 ENV_HEAD = """\
@@ -123,7 +121,7 @@ def environment_file() -> str:
     for title, names in GROUPS:
         lines.append(f"# ---- {title} ----\n")
         for facts in map(describe, names):
-            text = f"{facts.description} Takes {facts.values}.{_force_note(facts)}"
+            text = f"{facts.description} Takes {facts.values}."
             lines += [f"# {line}" for line in wrap(text.replace("`", ""), 98)]
             lines.append(
                 f"#{facts.variable}={shlex.quote(facts.default) if facts.default else ''}\n"
@@ -200,11 +198,7 @@ def main(arguments: Sequence[str] | None = None, *, root: Path = ROOT) -> int:
 def _row(facts: SettingFacts) -> str:
     default = f"`{facts.default}`" if facts.default else "empty"
     takes = facts.values.replace("|", "\\|")
-    return f"| `{facts.variable}` | {default} | {takes} | {facts.description}{_force_note(facts)} |"
-
-
-def _force_note(facts: SettingFacts) -> str:
-    return "" if facts.is_in_force else " (Not yet in force.)"
+    return f"| `{facts.variable}` | {default} | {takes} | {facts.description} |"
 
 
 if __name__ == "__main__":

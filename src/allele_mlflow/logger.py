@@ -92,7 +92,6 @@ def start_logger(
         settings = settings_module.load(overrides)
     elif overrides:
         settings = _overridden(settings, overrides)
-    settings_module.warn_not_in_force(settings)
     name = f"{settings.experiment_prefix}{experiment}"
     if not _is_text(experiment) or not 1 <= len(name) <= limits.EXPERIMENT_NAME_LENGTH:
         wanted = f"text, 1 to {limits.EXPERIMENT_NAME_LENGTH} characters with the prefix"

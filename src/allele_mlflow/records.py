@@ -419,8 +419,6 @@ class OomBaseline(msgspec.Struct, frozen=True, kw_only=True):
 
 #: Artifact folder of what we write about a run.
 OWN_ARTIFACTS = "allele"
-#: Of it, all readings of what `SAMPLING` thinned: the one thing in there that is large.
-READINGS_FILES = ("readings.parquet", "readings.csv.gz")
 
 
 class RunState(msgspec.Struct, kw_only=True):

@@ -9,7 +9,6 @@ that names the nearest right one.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from allele_mlflow.settings_table import (
     DEFAULTS,
     LOCAL_BATCH_SIZE,
     MAY_BE_EMPTY,
-    NOT_YET_IN_FORCE,
     PREFIX,
     REMOTE_BATCH_SIZE,
     SETTING_NAMES,
@@ -48,14 +46,12 @@ __all__ = [
     "INTERNAL_VARIABLES",
     "LOCAL_BATCH_SIZE",
     "MLFLOW_VARIABLES",
-    "NOT_YET_IN_FORCE",
     "PREFIX",
     "REMOTE_BATCH_SIZE",
     "SETTING_NAMES",
     "THREAD_VARIABLES",
     "SettingFacts",
     "Settings",
-    "SettingsWarning",
     "describe",
     "environment",
     "field_types",
@@ -65,7 +61,6 @@ __all__ = [
     "publish_variable",
     "thread_limits",
     "variable",
-    "warn_not_in_force",
 ]
 
 HANDLE_VARIABLE = "ALLELE_MLFLOW_RUN"
@@ -89,12 +84,6 @@ MLFLOW_VARIABLES = {
 _STORE_KINDS = {"tracking_uri": TRACKING_STORE, "model_registry_uri": MODEL_REGISTRY}
 #: Our table in a pyproject.toml, below `tool`.
 _TABLE = "allele-mlflow"
-
-
-class SettingsWarning(UserWarning):
-    """
-    A setting was accepted that nothing follows from in this version.
-    """
 
 
 def load(
@@ -195,29 +184,6 @@ def publish_variable(name: str, value: str | None) -> None:
         os.environ.pop(name, None)
     else:
         os.environ[name] = value
-
-
-def warn_not_in_force(settings: Settings, *, stacklevel: int = 2) -> None:
-    """
-    Warn, once and naming them all, of settings that the user set and that are not yet in force.
-
-    What came from MLflow's own variables is left out: it was not said to us. `stacklevel` is seen
-    from the caller, as in `warnings.warn`: 2 is the line that called the function that calls this.
-    """
-    names = [
-        name
-        for name in SETTING_NAMES
-        if name in NOT_YET_IN_FORCE
-        and name in settings.origins
-        and settings.origins[name] != MLFLOW_VARIABLES.get(name)
-    ]
-    if names:
-        told = ", ".join(_label(name, settings.origins[name]) for name in names)
-        warnings.warn(
-            f"not yet in force, so without effect in this version: {told}",
-            SettingsWarning,
-            stacklevel=stacklevel + 1,
-        )
 
 
 def _working_folder() -> Path:

@@ -19,8 +19,6 @@ from allele_mlflow.resolution import parse_rules, text_of
 from allele_mlflow.uris import is_remote_uri, mask_secrets
 
 PREFIX = "ALLELE_MLFLOW_"
-#: Settings that later issues bring to life; setting one of them warns.
-NOT_YET_IN_FORCE: frozenset[str] = frozenset()
 LOCAL_BATCH_SIZE = 100
 REMOTE_BATCH_SIZE = 1000
 
@@ -292,7 +290,6 @@ class SettingFacts(NamedTuple):
     default: str
     values: str
     description: str
-    is_in_force: bool
 
 
 def describe(name: str) -> SettingFacts:
@@ -306,7 +303,6 @@ def describe(name: str) -> SettingFacts:
         default=_text_of(DEFAULTS[name]),
         values=_values_of(name),
         description=next(meta.description for meta in metadata if meta.description),
-        is_in_force=name not in NOT_YET_IN_FORCE,
     )
 
 

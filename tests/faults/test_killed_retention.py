@@ -22,11 +22,10 @@ from tests.integration.executions import Store
 from tests.integration.runs import KeptRun
 from tests.integration.test_retention_command import add, gone
 
-#: What the process is killed in, the third time that it gets there, before or after it is done.
+#: What the process is killed in the third time, before or after it is done.
 STEPS = {
     "before the mark": ("tag", "before"),
     "after the mark": ("tag", "after"),
-    "before the first file": ("delete", "before"),
     "after the files": ("delete", "after"),
 }
 SCRIPT = """

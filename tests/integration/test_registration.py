@@ -19,7 +19,7 @@ from allele_mlflow.errors import PromotionRefusedError
 from allele_mlflow.matrix.find_suite import find_suite
 from allele_mlflow.matrix.options import RunOptions
 from allele_mlflow.matrix.prepared import prepare_suite
-from allele_mlflow.matrix.registration import Registration, reevaluate, register_best
+from allele_mlflow.matrix.registration import Registration, reevaluate, register_outcome
 from allele_mlflow.matrix.results import Outcome
 from allele_mlflow.matrix.runner import SuiteRunner
 from allele_mlflow.matrix.suite_results import Published, SuiteResults
@@ -186,7 +186,7 @@ class Ran(NamedTuple):
         What comes after it.
         """
         published = self.published
-        return register_best(
+        return register_outcome(
             self.outcome, published.run_uid, settings, is_complete=published.is_complete
         )
 
@@ -314,6 +314,37 @@ def test_what_cannot_be_registered_is_said(place: Place) -> None:
     genome.write_text(genome.read_text().replace("0.5", "0.9"))
     assert "was changed: its hash is" in said(ran)
     assert versions(place) == 0
+
+
+def test_components_of_a_suite_are_registered(place: Place) -> None:
+    """
+    A JSON file, another file and a folder become components at a suite's end, once; what changed
+    while it ran is not registered, and said.
+    """
+    (place.folder / "tutor.json").write_text('{"style": "patient"}')
+    (place.folder / "prompt.txt").write_text("Be kind.")
+    (place.folder / "weights").mkdir()
+    (place.folder / "weights" / "a.bin").write_bytes(b"abc")
+    write(place, 0.5)
+    told = '[components]\ntutor = "tutor.json"\nprompt = "prompt.txt"\nweights = "weights"\n'
+    text = (place.folder / "persona.toml").read_text()
+    (place.folder / "persona.toml").write_text(text[: text.index("[genome]")] + told)
+    settings = load()
+    ran = run_in_python(settings)
+    (place.folder / "prompt.txt").write_text("Be brief.")
+    made = ran.register(settings)
+    assert made is not None
+    assert made.lines == [
+        "registered component tutor/1",
+        "component prompt is not registered: its files changed while the suite ran",
+        "registered component weights/1",
+    ]
+    again = ran.register(settings)
+    assert again is not None
+    assert again.lines == made.lines[1:2]
+    registry = open_registry(settings)
+    assert registry.load_component("tutor/1").document == {"style": "patient"}
+    assert registry.load_component("weights/1").files == {"a.bin": b"abc"}
 
 
 def test_switched_off_nothing_is_registered(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from allele_mlflow.errors import NotFoundError, PromotionRefusedError, RegistryError
-from allele_mlflow.registry.journal import Stage
+from allele_mlflow.registry.journal import NOBODY, Stage
 from allele_mlflow.registry.registry import Registry
 from allele_mlflow.tracking.registry_client import RegistryClient
+from allele_mlflow.tracking.stored_models import StoredEntries
 
 PRODUCTION, CANDIDATE, DEVELOPMENT = Stage.PRODUCTION, Stage.CANDIDATE, Stage.DEVELOPMENT
 #: Of each of two.
@@ -119,6 +120,58 @@ def test_a_stage_is_taken_from_whom_it_was_meant(registry: Registry) -> None:
     registry.promote("persona", 1, PRODUCTION, reason="good")
     with pytest.raises(PromotionRefusedError, match="held by version 1, not version 7"):
         registry.promote("persona", 2, PRODUCTION, reason="late", holder=7)
+
+
+def test_a_stage_that_nobody_held_is_taken_from_nobody(registry: Registry) -> None:
+    """Who has seen that nobody holds the stage does not take it from whom it was given to since."""
+    registry.register("persona", genome(0.1))
+    registry.register("persona", genome(0.2))
+    registry.promote("persona", 1, PRODUCTION, reason="good", holder=NOBODY)
+    with pytest.raises(PromotionRefusedError, match="held by version 1, not nobody"):
+        registry.promote("persona", 2, PRODUCTION, reason="late", holder=NOBODY)
+
+
+def test_a_rollback_is_of_what_was_seen(
+    registry: Registry, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one is promoted between a rollback's look and its entry: it is refused, and does not
+    bring back who was before the one that it has seen.
+    """
+    for level in (0.1, 0.2, 0.3):
+        registry.register("persona", genome(level))
+    for version in (1, 2):
+        registry.promote("persona", version, PRODUCTION, reason="good")
+    bob = Registry(client_of(folder), by="bob")
+    write = registry._client.write_entry
+
+    def write_late(run_id: str, key: str, text: str) -> bool:
+        if len(bob.history("persona").entries) < 6:
+            bob.promote("persona", 3, PRODUCTION, reason="faster")
+        return write(run_id, key, text)
+
+    monkeypatch.setattr(registry._client, "write_entry", write_late)
+    with pytest.raises(PromotionRefusedError, match="held by version 3, not version 2"):
+        registry.rollback("persona", PRODUCTION, reason="worse")
+    assert bob.standing("persona").holders[PRODUCTION] == 3
+
+
+def test_what_was_read_is_not_read_again(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A promotion reads the journal once, and then only whether anything has followed."""
+    for level in (0.1, 0.2, 0.3):
+        registry.register("persona", genome(level))
+    client = registry._client
+    read, seen = client.read_entries, []
+
+    def count(run_id: str, *, since: str = "") -> StoredEntries:
+        found = read(run_id, since=since)
+        seen.append(len(found.texts))
+        return found
+
+    monkeypatch.setattr(client, "read_entries", count)
+    Registry(client).promote("persona", 1, PRODUCTION, reason="good")
+    assert seen == [3, 1]
 
 
 def test_nobody_approves_their_own(registry: Registry, folder: Path) -> None:

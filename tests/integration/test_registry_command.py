@@ -115,6 +115,8 @@ def test_what_is_wrong_is_said(store: Store) -> None:
         "there is no such experiment"
         in command(store, "register", "m", "high.json", "--evidence", "nosuch", code=2).stderr
     )
+    assert "'soon' is no time: want ISO 8601" in command(store, "at", "m", "soon", code=2).stderr
+    assert "want 1 to 250" in command(store, "register", "a@b", "low.json", code=2).stderr
     assert "nothing differs" in command(store, "diff", "m/1", "m@development").stdout
 
 

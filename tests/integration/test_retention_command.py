@@ -207,6 +207,7 @@ def test_what_mlflow_registered_itself(store: Store) -> None:
         ({}, ["--yes", "--lower", "score"], 2, "want --keep-best"),
         ({"MODEL_REGISTRY_ENABLED": "false"}, ["--yes"], 2, "model_registry_enabled is false"),
         ({"MODEL_REGISTRY_URI": "sqlite:///no.db"}, ["--yes"], 1, "there is no registry at"),
+        ({"MODEL_REGISTRY_URI": "http://127.0.0.1:9"}, ["--yes"], 6, "versions of all models"),
         ({"TRACKING_URI": "offline"}, ["--yes"], 2, "want a store"),
         ({"TRACKING_URI": "sqlite:///no.db"}, ["--yes"], 6, "no such database"),
     ],

@@ -27,10 +27,9 @@ from tests.integration.conftest import free_port, opened_server
 from tests.integration.executions import PREFIX, START_MS
 from tests.integration.runs import wait_for
 
-RUNS = 4
+RUNS = 3
 FILES = {
     "model/weights.bin": b"w" * 1000,
-    "model/deep/more.bin": b"m" * 10,
     "50% of it?.txt": b"p" * 7,
     "al.txt": b"a",
     "allele/environment.json": b"{}",

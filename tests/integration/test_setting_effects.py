@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,8 @@ from allele_mlflow import RunLogger, Settings, SettingsError, current_logger, st
 from allele_mlflow.clock import now_monotonic_s
 from allele_mlflow.queue import layout
 from allele_mlflow.records import Reading
-from allele_mlflow.settings import SettingsWarning, load
-from allele_mlflow.settings_table import DEFAULTS, NOT_YET_IN_FORCE, SETTING_NAMES
+from allele_mlflow.settings import load
+from allele_mlflow.settings_table import SETTING_NAMES
 from allele_mlflow.testing import assert_ledger_balanced
 from allele_mlflow.tracking.client import MlflowTracking
 from tests.integration.runs import Station, our_warnings, wait_for
@@ -77,26 +76,11 @@ def test_every_setting_has_an_effect_or_says_it_has_none() -> None:
     """
     A new setting needs a test of its effect, or it must warn that it has none yet.
     """
-    assert set(EFFECTS) & NOT_YET_IN_FORCE == set()
-    assert set(EFFECTS) | NOT_YET_IN_FORCE == set(SETTING_NAMES)
+    assert set(EFFECTS) == set(SETTING_NAMES)
     for place in EFFECTS.values():
         file, _, test = place.partition("::")
         text = (Path(__file__).parent / file).read_text(encoding="utf-8")
         assert f"def {test}(" in text, place
-
-
-@pytest.mark.parametrize("name", sorted(NOT_YET_IN_FORCE))
-def test_setting_not_in_force_warns(name: str) -> None:
-    """
-    A setting that does nothing yet says so when it is set, and not when it is not.
-    """
-    default = DEFAULTS[name]
-    value: Any = not default if isinstance(default, bool) else default
-    with pytest.warns(SettingsWarning, match=f"not yet in force.*{name}"):
-        start_logger("tests", enabled=False, **{name: value}).close()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        start_logger("tests", enabled=False).close()
 
 
 def test_ready_settings_and_overrides(offline: Station) -> None:

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from allele_mlflow.settings import DEFAULTS, NOT_YET_IN_FORCE, SETTING_NAMES, describe, load
+from allele_mlflow.settings import DEFAULTS, SETTING_NAMES, describe, load
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,7 +66,7 @@ def test_writing_makes_fresh(generate: ModuleType, tmp_path: Path) -> None:
 
 def test_reference_has_every_setting_once(generate: ModuleType) -> None:
     """
-    Each setting has one row, with its default and meaning, marked where it is not yet in force.
+    Each setting has one row, with its default and meaning.
     """
     rows = [line for line in generate.settings_page().splitlines() if line.startswith("| `ALLELE")]
     assert len(rows) == len(SETTING_NAMES)
@@ -75,7 +75,6 @@ def test_reference_has_every_setting_once(generate: ModuleType) -> None:
         (row,) = [row for row in rows if row.startswith(f"| `{facts.variable}` ")]
         assert facts.description in row
         assert row.count("|") == 5
-        assert ("Not yet in force" in row) == (name in NOT_YET_IN_FORCE)
 
 
 def run_shell(script: str, folder: Path) -> dict[str, str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 import os
 import pickle
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,11 @@ from allele_mlflow import settings as settings_module
 from allele_mlflow.errors import ErrorKind, SettingsError
 from allele_mlflow.settings import (
     DEFAULTS,
-    NOT_YET_IN_FORCE,
     SETTING_NAMES,
     Settings,
-    SettingsWarning,
     describe,
     field_types,
     load,
-    warn_not_in_force,
 )
 
 SPECIFIED_DEFAULTS = {
@@ -679,51 +675,6 @@ def test_sampling_rules_as_a_mapping(tmp_path: Path) -> None:
     assert load_in(tmp_path).sampling == "a: every 3"
     with pytest.raises(SettingsError, match=r"want `glob: every 10`.*got 'loss: ever 10'"):
         load_in(tmp_path, sampling="a: every 2; loss: ever 10")
-
-
-@pytest.mark.parametrize("name", sorted(NOT_YET_IN_FORCE))
-def test_setting_not_in_force_warns(tmp_path: Path, name: str) -> None:
-    """
-    A setting that nothing follows from yet says so when it is set, at the line of the user's call.
-    """
-    loaded = load_in(tmp_path, {variable_of(name): EXAMPLES[name][0]})
-
-    def start() -> None:
-        warn_not_in_force(loaded)
-
-    with pytest.warns(SettingsWarning, match=f"not yet in force.*: {variable_of(name)}$") as caught:
-        start()
-    assert caught[0].filename == __file__
-    assert caught[0].lineno > start.__code__.co_firstlineno + 1
-
-
-def test_settings_not_in_force_warn_together(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """
-    Several of them give one warning that names them all, each as the user wrote it.
-    """
-    later = {"auto_register_models", "artifact_retention_days"}
-    monkeypatch.setattr("allele_mlflow.settings.NOT_YET_IN_FORCE", later)
-    environ = {"ALLELE_MLFLOW_AUTO_REGISTER_MODELS": "false"}
-    loaded = load_in(tmp_path, environ, artifact_retention_days=7)
-    with pytest.warns(SettingsWarning) as caught:
-        warn_not_in_force(loaded)
-    assert len(caught) == 1
-    told = ": ALLELE_MLFLOW_AUTO_REGISTER_MODELS, artifact_retention_days"
-    assert str(caught[0].message).endswith(told)
-
-
-def test_nothing_warns_that_was_not_asked_of_us(tmp_path: Path) -> None:
-    """
-    Defaults, settings in force and MLflow's own variables give no warning.
-    """
-    in_force = [name for name in SETTING_NAMES if name not in NOT_YET_IN_FORCE]
-    environ = {variable_of(name): EXAMPLES[name][0] for name in in_force}
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        warn_not_in_force(load_in(tmp_path))
-        warn_not_in_force(load_in(tmp_path, environ | {"MLFLOW_REGISTRY_URI": "http://h"}))
 
 
 @pytest.mark.parametrize("name", SETTING_NAMES)

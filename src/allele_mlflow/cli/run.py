@@ -23,7 +23,7 @@ from allele_mlflow.matrix.find_suite import find_suite
 from allele_mlflow.matrix.forecast import Forecast, forecast
 from allele_mlflow.matrix.options import RunOptions
 from allele_mlflow.matrix.prepared import Prepared, find_last, prepare_suite
-from allele_mlflow.matrix.registration import register_best
+from allele_mlflow.matrix.registration import register_outcome
 from allele_mlflow.matrix.results import Outcome
 from allele_mlflow.matrix.runner import SuiteRunner
 from allele_mlflow.matrix.suite_results import Published, SuiteResults
@@ -102,7 +102,7 @@ def run(
             runner = SuiteRunner(prepared, options, settings, view=view, finish=results.publish)
             outcome = runner.run()
         published = results.published()
-        registration = register_best(
+        registration = register_outcome(
             outcome,
             published.run_uid,
             settings,
@@ -111,7 +111,7 @@ def run(
             open_view=view_of,
         )
     if registration is not None:
-        published.notes.append(registration.said)
+        published.notes += registration.lines
     if as_json:
         registered = registration.document() if registration is not None else None
         say(json_text(results.document(outcome, published) | {"registered": registered}))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from allele_mlflow.matrix.cells import Cell, make_cells
 from allele_mlflow.matrix.history import Execution, last_execution
 from allele_mlflow.matrix.suite import Suite
 from allele_mlflow.matrix.suite_alerts import read_alerts
+from allele_mlflow.matrix.suite_components import read_contents
 from allele_mlflow.matrix.suite_file import checked_suite, suite_text
 from allele_mlflow.matrix.trial import SECONDS_METRIC
 from allele_mlflow.settings import Settings
@@ -44,6 +45,8 @@ class Prepared:
     text: str
     #: Of this machine and the suite's checkout.
     environment: Environment
+    #: What its components are, by name: their identity in the registry.
+    components: dict[str, str] = field(default_factory=dict)
 
 
 def prepare_suite(suite: Suite, folder: Path, *, text: str | None = None) -> Prepared:
@@ -69,7 +72,13 @@ def prepare_suite(suite: Suite, folder: Path, *, text: str | None = None) -> Pre
         evaluate = suite.genome.evaluate
         check_params(_imported(evaluate, folder), [GENOME_PARAM], evaluate)
     return Prepared(
-        suite, folder, cells, version, text or suite_text(suite), take_environment(folder)
+        suite,
+        folder,
+        cells,
+        version,
+        text or suite_text(suite),
+        take_environment(folder),
+        read_contents(suite, folder),
     )
 
 

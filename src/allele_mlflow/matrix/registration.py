@@ -9,20 +9,21 @@ it are its evidence.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from allele_mlflow import suite_tags as tags
-from allele_mlflow.errors import AlleleMlflowError, ErrorKind, MatrixError
+from allele_mlflow.errors import AlleleMlflowError, ErrorKind, MatrixError, NotFoundError
 from allele_mlflow.matrix.best_genome import BestGenome, Claim, find_best
 from allele_mlflow.matrix.options import RunOptions, SilentView, SuiteView
 from allele_mlflow.matrix.prepared import Prepared
 from allele_mlflow.matrix.results import Outcome
 from allele_mlflow.matrix.suite import Suite
+from allele_mlflow.matrix.suite_components import register_components
 from allele_mlflow.matrix.verification import (
     GenomeVerification,
     Verification,
@@ -56,12 +57,14 @@ class Registration:
     What became of a suite's best genome, or of one that was measured again.
 
     Attributes:
-        said: In a line, for people.
+        said: In a line, for people; of a suite without a genome nothing.
+        components: What is to be said of the suite's components, a line each.
         model, version, stage: Where it stands; None where it is not registered.
         verification: How it was measured; None where it was not.
     """
 
-    said: str
+    said: str = ""
+    components: Sequence[str] = ()
     model: str | None = None
     version: int | None = None
     stage: str | None = None
@@ -74,6 +77,13 @@ class Registration:
         """
         return self.verification is not None and self.verification.is_interrupted
 
+    @property
+    def lines(self) -> list[str]:
+        """
+        All that is to be said.
+        """
+        return [*([self.said] if self.said else []), *self.components]
+
     def document(self) -> dict[str, Any]:
         """
         As `--json` shows it.
@@ -82,6 +92,7 @@ class Registration:
         earned = found.earned if found is not None else None
         return {
             "said": self.said,
+            "components": list(self.components),
             "model": self.model,
             "version": self.version,
             "stage": self.stage,
@@ -91,7 +102,7 @@ class Registration:
         }
 
 
-def register_best(
+def register_outcome(
     outcome: Outcome,
     execution: str | None,
     settings: Settings,
@@ -101,7 +112,7 @@ def register_best(
     open_view: OpenView = open_silent_view,
 ) -> Registration | None:
     """
-    Register the best genome of a suite that is over, once it is measured again.
+    Register the best genome of a suite that is over, once it is measured again, and its components.
 
     Args:
         outcome: Of the suite.
@@ -111,27 +122,24 @@ def register_best(
         options: As the suite had them.
         open_view: The display of the runs that measure it.
     Returns:
-        None where nobody asks for it: no `[genome]`, `AUTO_REGISTER_MODELS` or
-        `MODEL_REGISTRY_ENABLED` false, nothing tracked, interrupted, or nothing finished. Whatever
-        goes wrong is said, and changes nothing of the suite.
+        None where nobody asks for it: neither `[genome]` nor `[components]`, the setting
+        `AUTO_REGISTER_MODELS` or `MODEL_REGISTRY_ENABLED` false, nothing tracked, interrupted, or
+        nothing finished. Whatever goes wrong is said, and changes nothing of the suite.
     """
     suite = outcome.prepared.suite
     is_wanted = settings.auto_register_models and settings.model_registry_enabled
     is_over = bool(outcome.finished_count) and not outcome.is_interrupted
-    if suite.genome is None or execution is None or not (is_wanted and is_over):
+    has_any = suite.genome is not None or bool(suite.components)
+    if execution is None or settings.is_offline or not (has_any and is_wanted and is_over):
         return None
-    if settings.is_offline:
-        return None
+    components = _register_components(outcome.prepared, settings)
+    if suite.genome is None:
+        return Registration(components=components)
     if not is_complete:
-        return Registration("no genome registered: not all is in MLflow yet; --resume does it then")
-    try:
-        best = find_best(outcome, execution, settings)
-        return _register(outcome.prepared, best, settings, options or RunOptions(), open_view)
-    except AlleleMlflowError as exc:
-        return Registration(f"no genome registered: {exc}")
-    except Exception as exc:
-        _logger.exception("suite %s: no genome registered", suite.name)
-        return Registration(f"no genome registered: {type(exc).__name__}: {exc}")
+        made = Registration("no genome registered: not all is in MLflow yet; --resume does it then")
+    else:
+        made = _register_genome(outcome, execution, settings, options or RunOptions(), open_view)
+    return replace(made, components=components)
 
 
 def reevaluate(
@@ -158,7 +166,6 @@ def reevaluate(
         RegistryError: there is no such version, it was changed, or the registry is disabled.
         TrackingError: a store does not answer.
     """
-    from allele_mlflow.registry.promotion import pin_evidence
     from allele_mlflow.registry.registry import open_registry
 
     evaluation_of(prepared)
@@ -175,9 +182,10 @@ def reevaluate(
     if found.earned is None or found.run_id is None:
         said = f"{name}/{number}: {_why_not(found)}; its evidence stays what it was"
     else:
-        pin_evidence(registry, settings, name, number, found.run_id)
+        for key, value in _evidence_tags(settings, found.run_id).items():
+            registry.tag(name, number, key, value)
         said = f"{name}/{number}, {stage}: {describe_earned(found.metric, found.earned)}"
-    return Registration(said, name, number, stage, found)
+    return Registration(said, model=name, version=number, stage=stage, verification=found)
 
 
 def describe_earned(metric: str, earned: Earned) -> str:
@@ -197,6 +205,27 @@ def describe_earned(metric: str, earned: Earned) -> str:
     return f"{text}: {short:.4g} better than they make likely (up to {earned.limit:.4g})"
 
 
+def _register_components(prepared: Prepared, settings: Settings) -> list[str]:
+    from allele_mlflow.registry.registry import open_registry
+
+    if not prepared.suite.components:
+        return []
+    return register_components(prepared, open_registry(settings))
+
+
+def _register_genome(
+    outcome: Outcome, execution: str, settings: Settings, options: RunOptions, open_view: OpenView
+) -> Registration:
+    try:
+        best = find_best(outcome, execution, settings)
+        return _register(outcome.prepared, best, settings, options, open_view)
+    except AlleleMlflowError as exc:
+        return Registration(f"no genome registered: {exc}")
+    except Exception as exc:
+        _logger.exception("suite %s: no genome registered", outcome.prepared.suite.name)
+        return Registration(f"no genome registered: {type(exc).__name__}: {exc}")
+
+
 def _register(
     prepared: Prepared,
     best: BestGenome,
@@ -212,13 +241,13 @@ def _register(
     genome, model = read_genome(best.document), prepared.suite.model
     again = prepare_verification(prepared, best.document)
     registry = open_registry(settings)
-    known = registry.version_of(model, genome.content)
+    known = _version_with(registry, model, genome.content)
     if known is not None:
-        evidence = registry.version(model, known).tags.get(EVIDENCE_TAG)
-        if count_evidence(settings, evidence) >= again.suite.repeats:
+        present = registry.version(model, known).tags.get(EVIDENCE_TAG)
+        if count_evidence(settings, present) >= again.suite.repeats:
             stage = _stage_of(registry, model, known)
             said = f"the best genome is {model}/{known} already, {stage}, with as many runs or more"
-            return Registration(said, model, known, stage)
+            return Registration(said, model=model, version=known, stage=stage)
     with open_view(again.suite) as view:
         view.say(f"measuring the best genome again, on {again.suite.repeats} fresh seeds")
         found = GenomeVerification(again, best.document, genome.content, best.claim, settings).run(
@@ -226,38 +255,39 @@ def _register(
         )
     if found.earned is None or found.run_id is None:
         return Registration(f"no genome registered: {_why_not(found)}", verification=found)
-    return _keep(registry, settings, prepared, best, found, found.earned, found.run_id)
+    evidence = _evidence_tags(settings, found.run_id)
+    return _keep(registry, prepared, best, found, found.earned, evidence)
 
 
 def _keep(
     registry: Registry,
-    settings: Settings,
     prepared: Prepared,
     best: BestGenome,
     found: Verification,
     earned: Earned,
-    run_id: str,
+    evidence: Mapping[str, str],
 ) -> Registration:
-    from allele_mlflow.registry.evidence import evidence_tags, select_evidence
     from allele_mlflow.registry.journal import Stage
-    from allele_mlflow.registry.promotion import pin_evidence
+    from allele_mlflow.registry.lineage import COMMIT_TAG, RUN_TAG
 
     suite = prepared.suite
     told = describe_earned(found.metric, earned)
     stage = Stage.CANDIDATE if earned.is_verified else Stage.DEVELOPMENT
     commit = prepared.environment.tags.get(tags.COMMIT)
     version_tags = {
-        **evidence_tags(select_evidence(settings, run_id)),
+        **evidence,
         CLAIM_TAG: msgspec.json.encode(best.claim).decode(),
+        RUN_TAG: best.claim.run_id,
         tags.SUITE: suite.name,
-        **({tags.COMMIT: commit} if commit else {}),
+        **({COMMIT_TAG: commit} if commit else {}),
     }
     reason = f"suite {suite.name}: {told}"
     made = registry.register(
         suite.model, best.document, stage=stage, reason=reason, tags=version_tags
     )
     if not made.is_new:
-        pin_evidence(registry, settings, made.name, made.version, run_id)
+        for key, value in evidence.items():
+            registry.tag(made.name, made.version, key, value)
         is_waiting = _stage_of(registry, made.name, made.version) == Stage.DEVELOPMENT
         if earned.is_verified and is_waiting:
             registry.promote(made.name, made.version, Stage.CANDIDATE, reason=reason)
@@ -268,7 +298,28 @@ def _keep(
         said = f"registered {where} as candidate: {told}"
     else:
         said = f"registered {where} for development, no candidate: {told}"
-    return Registration(said, made.name, made.version, stands, found)
+    return Registration(
+        said, model=made.name, version=made.version, stage=stands, verification=found
+    )
+
+
+def _evidence_tags(settings: Settings, run_id: str) -> dict[str, str]:
+    """
+    What a version's tags say of a verification: the runs, and the fitness. Where the genome comes
+    from is not changed by measuring it.
+    """
+    from allele_mlflow.registry.evidence import evidence_tags, select_evidence
+    from allele_mlflow.registry.lineage import COMMIT_TAG, RUN_TAG
+
+    found = evidence_tags(select_evidence(settings, run_id))
+    return {key: value for key, value in found.items() if key not in (RUN_TAG, COMMIT_TAG)}
+
+
+def _version_with(registry: Registry, model: str, content: str) -> int | None:
+    try:
+        return registry.history(model).version_with(content)
+    except NotFoundError:  # no such model yet
+        return None
 
 
 def _stage_of(registry: Registry, name: str, number: int) -> str:

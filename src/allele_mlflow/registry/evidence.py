@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from allele_mlflow import suite_tags as tags
+from allele_mlflow import suite_tags
 from allele_mlflow.analysis.comparison import CompareOptions
 from allele_mlflow.analysis.frames import read_alerts
 from allele_mlflow.analysis.intervals import estimate_differences
@@ -41,6 +41,35 @@ def pin_selection(selection: Selection) -> str:
     name = parents[0] if len(parents) == 1 else selection.target.name
     wanted = selection.target.wanted
     return f"{name}[{wanted.text}]" if wanted is not None else str(name)
+
+
+def select_evidence(settings: Settings, text: str) -> Selection:
+    """
+    The runs that a selection means.
+
+    Raises:
+        AnalysisError: it means none.
+        TrackingError: the store does not answer.
+    """
+    uri = settings.tracking_uri
+    with contextlib.closing(open_reader(uri)) as reader:
+        return select(reader, uri, text, prefix=settings.experiment_prefix)
+
+
+def count_evidence(settings: Settings, text: str | None) -> int:
+    """
+    How many runs of an evidence finished; 0 where there is none, or none any more.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    if text is None:
+        return 0
+    try:
+        runs = select_evidence(settings, text).frames.runs
+    except AnalysisError:
+        return 0
+    return int((~runs["is_failed"].astype(bool)).sum())
 
 
 def evidence_tags(selection: Selection) -> dict[str, str]:
@@ -90,35 +119,6 @@ def objectives_of(*selections: Selection) -> list[str]:
             if facts.is_objective and facts.direction is not Direction.NONE
         )
     )
-
-
-def select_evidence(settings: Settings, text: str) -> Selection:
-    """
-    The runs that a person named as evidence.
-
-    Raises:
-        AnalysisError: it means none.
-        TrackingError: the store does not answer.
-    """
-    uri = settings.tracking_uri
-    with contextlib.closing(open_reader(uri)) as reader:
-        return select(reader, uri, text, prefix=settings.experiment_prefix)
-
-
-def count_evidence(settings: Settings, text: str | None) -> int:
-    """
-    How many runs of an evidence finished; 0 where there is none, or none any more.
-
-    Raises:
-        TrackingError: the store does not answer.
-    """
-    if text is None:
-        return 0
-    try:
-        runs = select_evidence(settings, text).frames.runs
-    except AnalysisError:
-        return 0
-    return int((~runs["is_failed"].astype(bool)).sum())
 
 
 def gather_facts(
@@ -194,16 +194,16 @@ def _unverified(reader: Reader, runs: pd.DataFrame, content: str) -> int:
     """
     told = reader.runs(
         list(runs["experiment_id"].unique()),
-        tag_keys=[_VERIFIED_TAG, tags.VERIFIED, tags.CONTENT],
+        tag_keys=[_VERIFIED_TAG, suite_tags.VERIFIED, suite_tags.CONTENT],
         param_keys=[],
         metric_keys=[],
     ).tags
     values = dict(zip(zip(told["run_id"], told["key"], strict=True), told["value"], strict=True))
 
     def is_verified(run_id: str, kind: str | None, parent: str | None) -> bool:
-        if kind == tags.RunKind.VERIFICATION_CELL:
-            is_of_it = values.get((parent, tags.CONTENT)) == content
-            return is_of_it and values.get((parent, tags.VERIFIED)) == "true"
+        if kind == suite_tags.RunKind.VERIFICATION_CELL:
+            is_of_it = values.get((parent, suite_tags.CONTENT)) == content
+            return is_of_it and values.get((parent, suite_tags.VERIFIED)) == "true"
         return str(values.get((run_id, _VERIFIED_TAG), "")).lower() == "true"
 
     asked = runs[["run_id", "kind", "parent_run_id"]].itertuples(index=False, name=None)

@@ -35,10 +35,10 @@ from allele_mlflow.tracking.stored_models import StoredVersion
 STAGE_TAG = "allele.stage"
 #: How often a lost race for the next entry is run again, where nobody else's stage is at stake.
 ATTEMPTS = 100
-#: Where documents of evidence lie among the artifacts of the journal's run, each under its hash.
-EVIDENCE_FOLDER = "evidence"
 #: How often aliases that could not be set are tried.
 _MIRROR_ATTEMPTS = 3
+#: Where documents of evidence lie among the artifacts of the journal's run, each under its hash.
+EVIDENCE_FOLDER = "evidence"
 _logger = logging.getLogger(__name__)
 
 

@@ -210,15 +210,6 @@ class Registry:
             raise NotFoundError(f"{reference}: nobody held it at {time}", kind=ErrorKind.NOT_FOUND)
         return found
 
-    def version_of(self, name: str, content: str) -> int | None:
-        """
-        The number of the version with this content; None where there is none, or no such model.
-        """
-        try:
-            return self._chain_of(name).version_with(content)
-        except NotFoundError:
-            return None
-
     def standing(self, name: str, *, at: str | None = None) -> Standing:
         """
         Where every version stands, or stood at a time (ISO 8601; without an offset UTC).

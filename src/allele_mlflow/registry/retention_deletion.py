@@ -8,13 +8,14 @@ of it is deleted, and that it is done afterwards: the next clean-up goes on with
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
 
-from allele_mlflow.clock import now_ns, utc_iso
+from allele_mlflow.clock import now_monotonic_s, now_ns, utc_iso
 from allele_mlflow.errors import (
     ErrorKind,
     PermanentTrackingError,
@@ -44,8 +45,10 @@ from allele_mlflow.settings import Settings
 from allele_mlflow.tracking.reader import open_reader
 from allele_mlflow.tracking.run_artifacts import RunArtifacts, RunLook
 
-#: Everything that reaches a run is read again before the first run and after so many more.
-CHECKED_RUNS = 100
+#: Everything that reaches a run is read again before the first run and so many seconds later; where
+#: that takes long, less often.
+CHECK_INTERVAL_S = 30.0
+_CHECK_SHARE = 5
 
 
 class Left(NamedTuple):
@@ -101,10 +104,12 @@ class RetentionDeletion:
             TrackingError: a store or registry does not answer any more; the rest stays.
         """
         reached: Mapping[str, str] = {}
-        failures, total = 0, len(plan.deleted)
+        failures, total, due_s = 0, len(plan.deleted), -math.inf
         for number, decision in enumerate(plan.deleted):
-            if number % CHECKED_RUNS == 0:
+            if (begin_s := now_monotonic_s()) > due_s:
                 reached = self._reached()
+                taken_s = now_monotonic_s() - begin_s
+                due_s = begin_s + max(CHECK_INTERVAL_S, _CHECK_SHARE * taken_s)
             on_progress("deleting", number, total)
             try:
                 self._perform(decision, reached)

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from urllib.parse import unquote, urlsplit
 
-from allele_mlflow.records import OWN_ARTIFACTS, READINGS_FILES
+from allele_mlflow.records import OWN_ARTIFACTS
 from allele_mlflow.registry.reachability import KnownRun
+from allele_mlflow.tracking.artifact_names import READINGS_FILES
 
 
 def unsafe_roots(runs: Iterable[KnownRun]) -> dict[str, str]:

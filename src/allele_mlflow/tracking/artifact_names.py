@@ -17,6 +17,9 @@ from urllib.parse import quote, unquote
 
 from allele_mlflow.errors import ErrorKind, PermanentTrackingError
 
+#: In `OWN_ARTIFACTS`, all readings of what `SAMPLING` thinned: the one thing there that is large.
+READINGS_FILES = ("readings.parquet", "readings.csv.gz")
+
 
 def bad_artifact(artifact_path: str, reason: str) -> PermanentTrackingError:
     """

@@ -16,8 +16,8 @@ from typing import Any
 
 import pandas as pd
 
-from allele_mlflow.records import OWN_ARTIFACTS, READINGS_FILES
-from allele_mlflow.tracking.artifact_names import bad_artifact, check_artifact_path
+from allele_mlflow.records import OWN_ARTIFACTS
+from allele_mlflow.tracking.artifact_names import READINGS_FILES, bad_artifact, check_artifact_path
 from allele_mlflow.tracking.client_reader import ClientReader
 from allele_mlflow.tracking.error_mapping import mapped_errors
 from allele_mlflow.tracking.frames import PAGE_ROWS, READINGS, Reader

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from allele_mlflow.errors import ErrorKind, NotFoundError, RegistryError, TransientTrackingError
 from allele_mlflow.tracking.artifact_names import check_artifact_path
-from allele_mlflow.tracking.client_registry import ClientRegistry
+from allele_mlflow.tracking.client_registry import MODEL_TAG, ClientRegistry
 from allele_mlflow.tracking.error_mapping import mapped_errors
 from allele_mlflow.tracking.schema import sqlite_path
 from allele_mlflow.tracking.sql_registry import SqlRegistry, local_folder
@@ -34,6 +34,7 @@ from allele_mlflow.tracking.stored_models import (
 __all__ = [
     "JOURNAL_TAG",
     "KIND_TAG",
+    "MODEL_TAG",
     "USUAL_KIND",
     "RegistryClient",
     "StoredModel",

@@ -125,7 +125,7 @@ class RunArtifacts:
                     ) from exc
 
     def _repository(self, artifact_uri: str) -> Any:
-        import_mlflow()
+        self._client()  # which looks whether mlflow is one that we work with
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         return get_artifact_repository(artifact_uri, tracking_uri=self._uri)

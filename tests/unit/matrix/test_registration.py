@@ -13,7 +13,7 @@ from allele_mlflow.analysis.claims import check_claim
 from allele_mlflow.environment.fingerprint import Environment
 from allele_mlflow.matrix.cells import make_cells
 from allele_mlflow.matrix.prepared import Prepared
-from allele_mlflow.matrix.registration import describe_earned, register_best
+from allele_mlflow.matrix.registration import describe_earned, register_outcome
 from allele_mlflow.matrix.results import Outcome, TrialRow
 from allele_mlflow.matrix.suite_file import suite_of
 from allele_mlflow.settings import load
@@ -54,12 +54,12 @@ def test_nobody_is_told_of_what_was_not_asked_for(
     given: Outcome, execution: str | None, overrides: dict[str, Any]
 ) -> None:
     """No [genome], nothing finished or tracked, interrupted, offline, or switched off: silence."""
-    assert register_best(given, execution, load(overrides, environ={})) is None
+    assert register_outcome(given, execution, load(overrides, environ={})) is None
 
 
 def test_what_waits_is_said() -> None:
     """Where not all is in MLflow yet nothing can be read back, and `--resume` is named."""
-    made = register_best(outcome(), "u", load(environ={}), is_complete=False)
+    made = register_outcome(outcome(), "u", load(environ={}), is_complete=False)
     assert made is not None
     assert "not all is in MLflow yet; --resume" in made.said
     assert made.version is None

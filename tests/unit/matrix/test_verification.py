@@ -103,6 +103,21 @@ def test_a_table_for_genomes_changes_no_cell() -> None:
     assert make_cells(suite_of(more), version="1") == plain
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [(None, "there is no such file or folder"), ("[1, 2]", "no JSON object"), ("{", "no JSON")],
+)
+def test_components_are_looked_at_before_anything_runs(
+    folder: Path, text: str | None, words: str
+) -> None:
+    """A component whose file is missing or is no JSON object is refused, by its name and place."""
+    if text is not None:
+        (folder / "prompt.json").write_text(text)
+    suite = suite_of(FIELDS | {"components": {"prompt": "prompt.json"}})
+    with pytest.raises(MatrixError, match=rf"components.prompt: 'prompt.json': .*{words}"):
+        prepare_suite(suite, folder)
+
+
 def test_a_suite_that_cannot_measure_says_so(folder: Path) -> None:
     """Without the table, or with a function that takes no genome, nothing is run."""
     suite = suite_of(FIELDS)

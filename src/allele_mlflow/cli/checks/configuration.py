@@ -15,7 +15,6 @@ from allele_mlflow.settings import (
     DEFAULTS,
     INTERNAL_VARIABLES,
     MLFLOW_VARIABLES,
-    NOT_YET_IN_FORCE,
     PREFIX,
     SETTING_NAMES,
     Settings,
@@ -108,10 +107,7 @@ def _describe(settings: Settings) -> list[Finding]:
         shown = mask_secrets(value) if isinstance(value, str) else value
         origin = settings.origins[name]
         text = f"{name} = {shown} (from {_origin_text(origin)})"
-        if name in NOT_YET_IN_FORCE and origin != MLFLOW_VARIABLES.get(name):
-            findings.append(note("settings", f"{text}: not yet in force", setting=name))
-        else:
-            findings.append(good("settings", text, setting=name, origin=origin))
+        findings.append(good("settings", text, setting=name, origin=origin))
     if not findings:
         findings.append(good("settings", f"all {len(DEFAULTS)} are at their defaults"))
     if not settings.enabled:

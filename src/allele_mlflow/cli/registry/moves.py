@@ -13,10 +13,7 @@ import msgspec
 
 from allele_mlflow.cli.exit_codes import ExitCode
 from allele_mlflow.cli.output import json_text, say, shown
-from allele_mlflow.cli.registry.opening import (
-    STAGES,
-    open_settings_registry,
-)
+from allele_mlflow.cli.registry.opening import STAGES, open_settings_registry
 
 if TYPE_CHECKING:
     from allele_mlflow.registry.gates import Check
@@ -60,18 +57,16 @@ def promote(
     target = Stage(stage)
     policies = read_policies(gates) if gates is not None else None
     judged = judge(opened, settings, name, number, target, policies=policies, evidence=evidence)
-    is_refused = not judged.is_passed
+    checks, is_refused = judged.checks, not judged.is_passed
     entry = None
     if not (is_refused or dry_run):
         entry = opened.promote(
             name, number, target, reason=reason, holder=judged.holder, evidence=judged.evidence
         )
     if as_json:
-        say(json_text(_promotion_document(judged.checks, entry, is_refused=is_refused)))
+        say(json_text(_promotion_document(checks, entry, is_refused=is_refused)))
     else:
-        for line in _promotion_lines(
-            judged.checks, entry, f"{name}/{number}", stage, dry_run=dry_run
-        ):
+        for line in _promotion_lines(checks, entry, f"{name}/{number}", stage, dry_run=dry_run):
             say(shown(line))
     return ExitCode.FAILED if is_refused else ExitCode.FINE
 

@@ -43,7 +43,7 @@ def tags_of_evidence(settings: Settings, evidence: str | None) -> dict[str, str]
     What a version's tags say of its evidence: nothing where none is named.
 
     Raises:
-        AnalysisError: it means none.
+        AnalysisError: the evidence means nothing.
         TrackingError: the store does not answer.
     """
     from allele_mlflow.registry.evidence import evidence_tags, select_evidence
