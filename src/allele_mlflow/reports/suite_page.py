@@ -4,7 +4,7 @@ The report of one execution of a suite: which sections it has, and what is drawn
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import pandas as pd
@@ -130,7 +130,7 @@ def _search_sections(summary: SuiteSummary, objective: Objective) -> Iterator[Se
             draw = partial(
                 running_time_ecdf,
                 searches.runtimes,
-                cells=searches.cells,
+                cells=_best_first(summary, objective, searches.cells),
                 objective=searches.objective,
             )
             yield Section(
@@ -140,6 +140,16 @@ def _search_sections(summary: SuiteSummary, objective: Objective) -> Iterator[Se
                 is_wide=True,
                 is_brief=False,
             )
+
+
+def _best_first(summary: SuiteSummary, objective: Objective, cells: Sequence[str]) -> list[str]:
+    """
+    The cells that searched, the best by the objective first, as in its other figures.
+    """
+    results = summary.results
+    names = dict(zip(results.cell_key, results.cell, strict=True))
+    ordered = ordered_cells(outcomes_of(results), objective.name, objective.direction)
+    return [names[key] for key in ordered if names[key] in set(cells)]
 
 
 def history_of(summary: SuiteSummary, objective: Objective) -> pd.DataFrame:

@@ -239,6 +239,7 @@ def _lay_out(figure: go.Figure, title: str) -> None:
     is_empty = not figure.data
     lay_out_below(figure, height_px=340)
     figure.update_layout(
+        showlegend=len(figure.data) > 1,
         xaxis={
             "title": {"text": "start of the execution (UTC)"},
             "type": "date",
