@@ -120,7 +120,7 @@ def _draws_of(summary: SuiteSummary, objective: Objective) -> Iterator[Draw]:
     if len(summary.results):
         yield partial(objective_by_cell, summary.results, name, direction=direction, unit=unit)
     history = history_of(summary, objective)
-    if len(history):
+    if len(history) and history.step.nunique() > 1:
         yield partial(convergence, history, objective=name, unit=unit)
 
 

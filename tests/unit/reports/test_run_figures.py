@@ -108,7 +108,7 @@ def test_history_marks_changes_of_the_environment() -> None:
     (line,) = spec_of(figure)["layout"]["shapes"]
     assert line["x0"].startswith("2025-06-18")
     assert line["line"]["dash"] == "dot"
-    assert "1 changes of the environment" in note_of(figure)
+    assert "1 change of the environment" in note_of(figure)
 
 
 def test_history_is_of_the_newest_executions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,7 +145,12 @@ def _verdict_trace(rows: pd.DataFrame, verdict: str, theme: Theme, scale: _Scale
         y=_rows_of(rows),
         mode="markers",
         name=verdict,
-        marker={"symbol": _VERDICTS[verdict], "size": 11, "color": own, "line": {"width": 2}},
+        marker={
+            "symbol": _VERDICTS[verdict],
+            "size": 11,
+            "color": own,
+            "line": {"width": 2, "color": own},
+        },
         error_x={
             "type": "data",
             "symmetric": False,

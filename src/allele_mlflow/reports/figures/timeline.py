@@ -239,7 +239,12 @@ def _add_alerts(figure: go.Figure, alerts: pd.DataFrame, rows: list[str], theme:
                 y=[place] * len(chosen),
                 mode="markers",
                 name=f"{severity} alert",
-                marker={"symbol": symbol, "size": 11, "color": colour, "line": {"width": 2}},
+                marker={
+                    "symbol": symbol,
+                    "size": 11,
+                    "color": colour,
+                    "line": {"width": 2, "color": colour},
+                },
                 hovertext=[_alert_hover(one) for one in chosen.itertuples()],
                 hoverinfo="text",
             )
