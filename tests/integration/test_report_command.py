@@ -146,14 +146,19 @@ def test_run_is_reported(store: Store) -> None:
         file = store.folder / name
         file.write_text(json.dumps(document))
         store.tracking.log_artifact(run_id, file, f"allele/{name}")
+    for number in range(2):
+        genome = {"genome_id": f"g{number}", "generation": number, "fitness_score": 0.25 + number}
+        file.write_text(json.dumps(genome | {"metadata": {"parent_ids": ["g0"] * number}}))
+        store.tracking.log_artifact(run_id, file, f"genomes/{number}.json")
     page = read_page(store, run_id)
     shown = rows_of(page)
     for text in (
         *("Run", "plain", "FINISHED", "<i>0.1</i>", "<b>load</b>", "<script>", "<b>too slow</b>"),
-        *("delivered: metric", "12", "0.125", "80.00", "megabytes", "hot", "timeout"),
+        *("delivered: metric", "12", "0.125", "80.00", "megabytes", "hot", "timeout", "g0"),
     ):
         assert text in shown
-    timeline, curve = page.figures()
+    timeline, curve, lineage = page.figures()
+    assert [trace["y"] for trace in lineage["traces"]][-1] == [1.25]
     names = [trace["name"] for trace in timeline["traces"]]
     assert names == ["phase", "error alert", "CPU of the benchmark, of one core", "resident memory"]
     assert timeline["traces"][0]["base"] == [1.0]

@@ -59,7 +59,7 @@ def suite_page(summary: SuiteSummary) -> Page:
 def _sections(summary: SuiteSummary) -> Iterator[Section]:
     yield Section(
         "Results by cell",
-        tables.cells_table(summary),
+        tables.cells_table(summary, others=_others(summary)),
         draws=tuple(_overviews(summary)),
         empty=_NOTHING,
         is_wide=True,
@@ -88,16 +88,23 @@ def _overviews(summary: SuiteSummary) -> Iterator[Draw]:
     see.
     """
     results, objectives = summary.results, summary.objectives
-    named = {one.name for one in objectives}
-    names = [str(one).removeprefix(_PREFIX) for one in results if str(one).startswith(_PREFIX)]
-    others = [Objective(name) for name in names if name not in named][:_MOST_OTHERS]
-    columns = [*objectives, *others]
+    columns = [*objectives, *_others(summary)]
     if not (len(results) and columns):
         return
     yield partial(suite_heat_map, results, columns)
     is_varied = any(row.is_varied for row in parameter_rows(results))
     if objectives and is_varied and results.cell_key.nunique() > 2:
         yield partial(parallel_coordinates, results, objectives)
+
+
+def _others(summary: SuiteSummary) -> list[Objective]:
+    """
+    Metrics that cells returned beside the objectives, the first of them.
+    """
+    named = {one.name for one in summary.objectives}
+    columns = map(str, summary.results)
+    names = [one.removeprefix(_PREFIX) for one in columns if one.startswith(_PREFIX)]
+    return [Objective(name) for name in names if name not in named][:_MOST_OTHERS]
 
 
 def _comparison_section(comparison: PastComparison) -> Section:
