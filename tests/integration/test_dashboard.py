@@ -327,3 +327,41 @@ def test_description_fits_the_answers(stored: Stored) -> None:
         name = schema["application/json"]["schema"]["$ref"].rpartition("/")[2]
         wanted = set(described["components"]["schemas"][name]["properties"])
         assert set(msgspec.json.decode(send(stored.app, api).content)) == wanted
+
+
+def test_histories_of_an_experiment(stored: Stored) -> None:
+    """
+    The page of trends lists what it looked at, and says of what it could not judge why.
+    """
+    found = json_of(stored.app, f"/api/experiments/{stored.experiment_id}/trend.json")
+    told = {(one["cell"], one["metric"]): one for one in found["histories"]}
+    assert told["rate=0.3", "score"]["executions"] == 1
+    assert told["rate=0.3", "score"]["newest"] == pytest.approx(12.8)
+    assert ("rate=0.1", "run/success_ratio") in told
+    assert found["executions"] == 1
+    assert {one["cell"] for one in found["skipped"]} == {"rate=0.1", "rate=0.3"}
+
+
+def test_searches_of_an_execution(stored: Stored) -> None:
+    """
+    Each cell has its best and its area by the suite's own objective.
+    """
+    found = json_of(stored.app, f"/api/executions/{stored.run_id}/anytime.json?sort=-best")
+    assert [row["cell"] for row in found["cells"]["rows"]] == ["rate=0.3", "rate=0.1"]
+    assert found["cells"]["rows"][1]["best"] == pytest.approx(3.3)
+    assert len(found["targets"]) == 4
+    path = f"/api/executions/{stored.run_id}/anytime.json"
+    assert send(stored.app, f"{path}?metric=none").status_code == 400
+    assert send(stored.app, f"{path}?per_step=size").status_code == 400
+
+
+def test_advice_on_an_experiment(stored: Stored) -> None:
+    """
+    The newest execution says what its parameters do; without told advice the ledger is empty.
+    """
+    path = f"/api/experiments/{stored.experiment_id}/recommendations.json"
+    effects = json_of(stored.app, path)["effects"]
+    assert [(one["metric"], one["parameter"]) for one in effects] == [("score", "rate")]
+    assert effects[0]["effect"] == pytest.approx(9.5, abs=1.0)
+    assert json_of(stored.app, f"{path}?part=ledger")["advice"]["rows"] == []
+    assert json_of(stored.app, f"{path}?part=predictions")["scores"] == []

@@ -182,10 +182,21 @@ def find_runs(reader: Reader, text: str, *, prefix: str = "") -> FoundRuns:
     return FoundRuns(target, frames, *_of_target(frames, target))
 
 
-def select_found(tracking_uri: str, found: FoundRuns) -> Selection:
+def select_found(
+    tracking_uri: str,
+    found: FoundRuns,
+    *,
+    facts: SuiteFacts | None = None,
+    environment: Environment | None = None,
+) -> Selection:
     """
     Of the runs that were found those that count, with what their suite says of itself.
 
+    Args:
+        tracking_uri: Of the store that they are in.
+        found: By `find_runs`.
+        facts: Of the suite, where the caller knows them.
+        environment: Likewise where they ran.
     Raises:
         AnalysisError: none of them is over.
         TrackingError: the store does not answer.
@@ -199,9 +210,9 @@ def select_found(tracking_uri: str, found: FoundRuns) -> Selection:
         target,
         _label(target, execution),
         frames.of(over),
-        read_facts(tracking_uri, of_suite),
+        facts or read_facts(tracking_uri, of_suite),
         int(runs["is_failed"].isna().sum()),
-        _environment(tracking_uri, of_suite, over),
+        environment or _environment(tracking_uri, of_suite, over),
         tuple(dict.fromkeys(over["environment"].dropna())),
     )
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import webbrowser
 from collections.abc import Sequence
@@ -12,8 +13,9 @@ from pathlib import Path
 import click
 
 from allele_mlflow import settings as settings_module
+from allele_mlflow.cli.analysis_errors import tells_errors
 from allele_mlflow.cli.exit_codes import ExitCode
-from allele_mlflow.cli.output import complain, say
+from allele_mlflow.cli.output import Progress, complain, say, shown
 
 DEFAULT_PORT = 5055
 
@@ -44,7 +46,14 @@ DEFAULT_PORT = 5055
     help="What a stage asks for (TOML); by default what is usual.",
 )
 @click.option("--open/--no-open", "is_opened", default=False, help="Open it in a browser.")
+@click.option(
+    "--export",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write the pages into this folder instead.",
+)
 @click.option("--tracking-uri", help="The store; by default the setting.")
+@tells_errors
 def dashboard(
     host: str,
     port: int,
@@ -53,18 +62,26 @@ def dashboard(
     beyond_this_machine: bool,
     gates: Path | None,
     is_opened: bool,
+    folder: Path | None,
     tracking_uri: str | None,
 ) -> ExitCode:
     """
     Show suites, runs, alerts and deliveries in a browser, until Ctrl-C.
 
     Writes an address with a token, which lets one browser in; when it was used, the next one.
-    Without --allow-writes nothing can be changed. Exit code 0: it was ended; 2: the address is
-    taken, or others could reach it and --beyond-this-machine was not given.
+    Without --allow-writes nothing can be changed. With --export the same pages become files, which
+    open from a disk; the spools of this machine are left out.
+
+    Exit code 0: it was ended, or written; 2: the address is taken, others could reach it and
+    --beyond-this-machine was not given, or the folder holds something else; 6: the store was
+    unreachable for --export.
     """
     settings = settings_module.load({"tracking_uri": tracking_uri})
-    _check_reach(host, hosts, is_allowed=beyond_this_machine)
+    if folder is None:
+        _check_reach(host, hosts, is_allowed=beyond_this_machine)
     _arrange(settings.tracking_uri)
+    if folder is not None:
+        return _export(settings, folder)
     from allele_mlflow.dashboard.serving import DashboardServer, open_socket
     from allele_mlflow.dashboard.source import Source
     from allele_mlflow.registry.gates import read_policies
@@ -81,6 +98,23 @@ def dashboard(
     if is_opened:
         webbrowser.open(server.address)
     server.run()
+    return ExitCode.FINE
+
+
+def _export(settings: settings_module.Settings, folder: Path) -> ExitCode:
+    from allele_mlflow.dashboard.catalogue import PAGES
+    from allele_mlflow.dashboard.export import export_pages
+    from allele_mlflow.dashboard.source import Source
+
+    source = Source(settings, spools=[])
+    with contextlib.closing(source), Progress() as progress:
+        count = export_pages(
+            source,
+            PAGES,
+            folder,
+            on_written=lambda done, total: progress.show(f"{done:,} of {total:,} pages"),
+        )
+    say(shown(f"{folder / 'index.html'}: {count:,} pages"))
     return ExitCode.FINE
 
 

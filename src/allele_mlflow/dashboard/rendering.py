@@ -5,13 +5,14 @@ From what a page found to HTML: templates, with everything from outside escaped.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
 import jinja2
 import msgspec
+from markupsafe import Markup
 from rich.filesize import decimal
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -45,7 +46,7 @@ def render_page(
     visitor: Visitor,
     addresses: Addresses,
     pages: Sequence[Page],
-    figures: dict[str, str] | None = None,
+    figures: Mapping[str, Markup] | None = None,
 ) -> str:
     """
     The page as HTML.
@@ -95,16 +96,16 @@ def render_refusal(request: Request, refusal: RefusalError) -> Response:
     if is_api(request):
         body = {"error": refusal.title, "detail": refusal.text}
         return Response(msgspec.json.encode(body), refusal.status, media_type="application/json")
-    text = (
-        _environment()
-        .get_template("refusal.html")
-        .render(
-            refusal=refusal,
-            to=ServerAddresses(request.scope.get("root_path", "")),
-            version=__version__,
-        )
-    )
-    return HTMLResponse(text, refusal.status)
+    addresses = ServerAddresses(request.scope.get("root_path", ""))
+    return HTMLResponse(render_refusal_page(refusal, addresses), refusal.status)
+
+
+def render_refusal_page(refusal: RefusalError, addresses: Addresses) -> str:
+    """
+    An error as a page.
+    """
+    template = _environment().get_template("refusal.html")
+    return template.render(refusal=refusal, to=addresses, version=__version__)
 
 
 def is_api(request: Request) -> bool:

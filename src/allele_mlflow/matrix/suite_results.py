@@ -351,7 +351,9 @@ class SuiteResults:
                 history, notes = objective_history(reader, frame, [one.name for one in objectives])
             found = find_execution(frames, self._log.run_uid)
             comparison, note = (
-                compare_with_before(uri, found, facts=facts) if found is not None else (None, "")
+                compare_with_before(uri, found, facts=facts, environment=self._prepared.environment)
+                if found is not None
+                else (None, "")
             )
         except TrackingError as exc:
             self._notes.append(f"No curves, and no comparison with the execution before: {exc}")

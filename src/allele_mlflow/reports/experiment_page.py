@@ -10,16 +10,18 @@ from functools import partial
 
 import pandas as pd
 
-from allele_mlflow.reports.figures import logging_overhead, metric_history
+from allele_mlflow.reports.figures import gain_calibration, logging_overhead, metric_history
 from allele_mlflow.reports.page import Draw, Page, Section
 from allele_mlflow.reports.tables import Column, Table, bounded, plain_name, plain_text
 from allele_mlflow.reports.wording import (
     MISSING,
+    explain,
     write_duration,
     write_number,
     write_ratio,
     write_time,
 )
+from allele_mlflow.units import Direction
 
 #: Histories that are drawn: those with findings first.
 MOST_HISTORIES = 12
@@ -43,6 +45,7 @@ class ExperimentSummary:
         findings: Columns cell, metric and those of `figures.metric_history`, the gravest first.
         units: Of the metrics, as far as they are known.
         overhead: See `figures.logging_overhead`.
+        advice: Recommendations, columns of `figures.gain_calibration` and `follow_ups`, `reason`.
         notes: What a reader must know before the numbers.
     """
 
@@ -52,6 +55,7 @@ class ExperimentSummary:
     findings: pd.DataFrame
     units: Mapping[str, str] = field(default_factory=dict)
     overhead: pd.DataFrame = field(default_factory=pd.DataFrame)
+    advice: pd.DataFrame = field(default_factory=pd.DataFrame)
     notes: tuple[str, ...] = ()
 
 
@@ -94,13 +98,20 @@ def _sections(summary: ExperimentSummary) -> Iterator[Section]:
         notes=tuple(_notes(summary)),
         empty="No finding.",
     )
-    known = summary.overhead
-    if len(known):
-        yield Section(
-            "What logging cost",
-            _overhead_table(known),
-            draws=(partial(logging_overhead, known),),
-        )
+    yield Section("Histories", _histories_table(summary), is_wide=True, is_brief=False)
+    advice, costs = summary.advice, summary.overhead
+    yield Section(
+        "Recommendations",
+        _advice_table(advice),
+        draws=(partial(gain_calibration, advice),) if len(advice) else (),
+        is_optional=True,
+    )
+    yield Section(
+        "What logging cost",
+        _overhead_table(costs),
+        draws=(partial(logging_overhead, costs),) if len(costs) else (),
+        is_optional=True,
+    )
 
 
 def _drawn(summary: ExperimentSummary) -> list[tuple[str, str]]:
@@ -180,6 +191,58 @@ def _findings_table(findings: pd.DataFrame) -> Table:
     return bounded(columns, rows, "findings")
 
 
+def _histories_table(summary: ExperimentSummary) -> Table:
+    """
+    What the figures show in numbers: of each history the oldest and the newest value.
+    """
+    titles = ("Executions", "Oldest", "Newest", "Smallest", "Largest")
+    columns = (
+        Column("Cell"),
+        Column("Metric"),
+        *(Column(title, is_number=True) for title in titles),
+    )
+    if not len(summary.series):
+        return bounded(columns, [], "histories")
+    known = summary.series[summary.series.value.notna()].sort_values("started_ms", kind="stable")
+    grouped = known.groupby(["cell", "metric"], sort=False).value
+    found = grouped.agg(["size", "first", "last", "min", "max"])
+    rows = [
+        (
+            plain_name(cell or "all runs"),
+            plain_name(metric + explain(summary.units.get(metric, ""), Direction.NONE)),
+            f"{row[0]:,}",
+            *map(write_number, row[1:]),
+        )
+        for (cell, metric), row in zip(
+            found.index, found.itertuples(index=False, name=None), strict=True
+        )
+    ]
+    return bounded(columns, rows, "histories")
+
+
+def _advice_table(advice: pd.DataFrame) -> Table:
+    columns = (
+        Column("Recommendation"),
+        Column("Source"),
+        *(Column(one, is_number=True) for one in ("Tried by", "Promised (%)", "Came (%)")),
+        Column("Verdict"),
+        Column("Why"),
+    )
+    rows = [
+        (
+            plain_name(row["title"]),
+            plain_name(row["source"]),
+            f"{row['follow_ups']:,} runs",
+            write_number(100.0 * row["expected"]),
+            write_number(100.0 * row["gain"]),
+            plain_name(row["verdict"] or MISSING),
+            plain_text(row["reason"]),
+        )
+        for row in advice.to_dict("records")
+    ]
+    return bounded(columns, rows, "recommendations")
+
+
 def _overhead_table(runs: pd.DataFrame) -> Table:
     columns = (
         Column("Cell"),
@@ -187,7 +250,7 @@ def _overhead_table(runs: pd.DataFrame) -> Table:
         Column("Log calls (median percent)", is_number=True),
         Column("Sidecar (median percent of a core)", is_number=True),
     )
-    grouped = runs.groupby("cell", sort=False)
+    grouped = runs.groupby("cell", sort=False) if len(runs) else ()
     medians: Sequence[tuple[str, int, float, float]] = [
         (str(cell), len(own), own.logger_percent.median(), own.sidecar_percent.median())
         for cell, own in grouped

@@ -29,6 +29,8 @@ _TABLES_BYTES_MAX = 600_000
 _ROW_COUNTS = (tables.MOST_ROWS, 200, 80, 30)
 #: Of the page around a figure.
 _FRAME_BYTES = 2000
+#: What the title and the legend above a figure take of its height.
+_TITLE_PX, _LEGEND_PX = 45, 28
 #: What a dark page changes in a trace: looks, never data.
 _LOOKS = (
     *("marker", "line", "fillcolor", "hoverlabel"),
@@ -119,10 +121,11 @@ def page_figure(light: Any, dark: Any) -> PageFigure:
         dark: The same for a dark page.
     """
     meta = dict(light.layout.meta)
-    top_px = light.layout.margin.t - 45
+    left_px = _TITLE_PX if _has_legend_above(light) else _TITLE_PX + _LEGEND_PX
     for figure in (light, dark):
+        top_px = figure.layout.margin.t - left_px
         figure.update_layout(title=None, margin={"t": top_px}, meta=None)
-    height_px = int(light.layout.height) - 30
+    height_px = int(light.layout.height) - left_px + 15
     light_spec, dark_spec = json.loads(light.to_json()), json.loads(dark.to_json())
     for spec in (light_spec, dark_spec):
         spec["layout"].pop("height")
@@ -132,8 +135,13 @@ def page_figure(light: Any, dark: Any) -> PageFigure:
         "layouts": {"light": light_spec["layout"], "dark": dark_spec["layout"]},
         "darkLooks": looks,
         "narrowNames": meta.get("narrow_names"),
+        "narrowColumns": meta.get("narrow_columns"),
     }
     return PageFigure(meta["title"], meta["note"], height_px, _as_script(data))
+
+
+def _has_legend_above(figure: Any) -> bool:
+    return bool(figure.layout.showlegend) and figure.layout.legend.yref != "container"
 
 
 def _as_script(data: object) -> Markup:

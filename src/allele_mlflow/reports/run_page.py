@@ -11,7 +11,12 @@ from functools import partial
 
 import pandas as pd
 
-from allele_mlflow.reports.figures import convergence, run_timeline
+from allele_mlflow.reports.figures import (
+    convergence,
+    genome_lineage,
+    genome_traits,
+    run_timeline,
+)
 from allele_mlflow.reports.page import Draw, Page, Section
 from allele_mlflow.reports.summary import FailureGroup
 from allele_mlflow.reports.tables import (
@@ -47,6 +52,7 @@ class RunSummary:
         history: Readings of some keys with several steps: columns cell, cell_key, repeat, key,
             step, value.
         phases, samples, alerts: See `figures.run_timeline`.
+        genomes, traits: See `figures.genome_lineage` and `figures.genome_traits`.
         errors: Largest group first.
         delivery: The ledger, in words: kind or reason, and how many records.
         notes: What a reader must know before the numbers.
@@ -63,6 +69,8 @@ class RunSummary:
     phases: pd.DataFrame = field(default_factory=pd.DataFrame)
     samples: pd.DataFrame = field(default_factory=pd.DataFrame)
     alerts: pd.DataFrame = field(default_factory=pd.DataFrame)
+    genomes: pd.DataFrame = field(default_factory=pd.DataFrame)
+    traits: pd.DataFrame = field(default_factory=pd.DataFrame)
     errors: tuple[FailureGroup, ...] = ()
     delivery: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -114,6 +122,12 @@ def _sections(summary: RunSummary) -> Iterator[Section]:
         _metrics_table(summary.metrics),
         draws=tuple(_curves(summary.history)),
     )
+    yield Section(
+        "Genomes",
+        _genomes_table(summary.genomes),
+        draws=tuple(_genome_draws(summary)),
+        is_optional=True,
+    )
     yield Section("Errors", groups_table(summary.errors))
     yield Section("Delivery", pairs_table(summary.delivery), empty="Not known.", is_half=True)
     yield Section("Parameters", pairs_table(summary.params), is_half=True)
@@ -124,6 +138,16 @@ def _curves(history: pd.DataFrame) -> Iterator[Draw]:
     for key in dict.fromkeys(history["key"]) if len(history) else ():
         known = describe(key)
         yield partial(convergence, history, objective=key, unit=known.unit if known else "")
+
+
+def _genome_draws(summary: RunSummary) -> Iterator[Draw]:
+    """
+    Of one generation there is neither a course nor a lineage to draw.
+    """
+    if len(summary.genomes) and summary.genomes.generation.nunique() > 1:
+        yield partial(genome_lineage, summary.genomes)
+        if len(summary.traits):
+            yield partial(genome_traits, summary.traits)
 
 
 def _phases_table(phases: pd.DataFrame) -> Table:
@@ -163,6 +187,28 @@ def _phases_table(phases: pd.DataFrame) -> Table:
         for name, row in zip(found.index, found.itertuples(), strict=True)
     ]
     return bounded(columns, rows, "names of phases")
+
+
+def _genomes_table(genomes: pd.DataFrame) -> Table:
+    columns = (
+        Column("Genome"),
+        Column("Generation", is_number=True),
+        Column("Fitness", is_number=True),
+        Column("Parents"),
+    )
+    if not len(genomes):
+        return bounded(columns, [], "genomes")
+    ordered = genomes.sort_values("fitness", ascending=False, kind="stable")
+    rows = [
+        (
+            plain_name(row.genome_id),
+            write_number(row.generation),
+            write_number(row.fitness),
+            plain_text(", ".join(row.parents)) or MISSING,
+        )
+        for row in ordered.itertuples()
+    ]
+    return bounded(columns, rows, "genomes")
 
 
 def _alerts_table(alerts: pd.DataFrame) -> Table:

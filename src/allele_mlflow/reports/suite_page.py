@@ -4,7 +4,7 @@ The report of one execution of a suite: which sections it has, and what is drawn
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import pandas as pd
@@ -59,7 +59,7 @@ def suite_page(summary: SuiteSummary) -> Page:
 def _sections(summary: SuiteSummary) -> Iterator[Section]:
     yield Section(
         "Results by cell",
-        tables.cells_table(summary),
+        tables.cells_table(summary, others=_others(summary)),
         draws=tuple(_overviews(summary)),
         empty=_NOTHING,
         is_wide=True,
@@ -88,16 +88,23 @@ def _overviews(summary: SuiteSummary) -> Iterator[Draw]:
     see.
     """
     results, objectives = summary.results, summary.objectives
-    named = {one.name for one in objectives}
-    names = [str(one).removeprefix(_PREFIX) for one in results if str(one).startswith(_PREFIX)]
-    others = [Objective(name) for name in names if name not in named][:_MOST_OTHERS]
-    columns = [*objectives, *others]
+    columns = [*objectives, *_others(summary)]
     if not (len(results) and columns):
         return
     yield partial(suite_heat_map, results, columns)
     is_varied = any(row.is_varied for row in parameter_rows(results))
     if objectives and is_varied and results.cell_key.nunique() > 2:
         yield partial(parallel_coordinates, results, objectives)
+
+
+def _others(summary: SuiteSummary) -> list[Objective]:
+    """
+    Metrics that cells returned beside the objectives, the first of them.
+    """
+    named = {one.name for one in summary.objectives}
+    columns = map(str, summary.results)
+    names = [one.removeprefix(_PREFIX) for one in columns if one.startswith(_PREFIX)]
+    return [Objective(name) for name in names if name not in named][:_MOST_OTHERS]
 
 
 def _comparison_section(comparison: PastComparison) -> Section:
@@ -120,7 +127,7 @@ def _draws_of(summary: SuiteSummary, objective: Objective) -> Iterator[Draw]:
     if len(summary.results):
         yield partial(objective_by_cell, summary.results, name, direction=direction, unit=unit)
     history = history_of(summary, objective)
-    if len(history):
+    if len(history) and history.step.nunique() > 1:
         yield partial(convergence, history, objective=name, unit=unit)
 
 
@@ -130,7 +137,7 @@ def _search_sections(summary: SuiteSummary, objective: Objective) -> Iterator[Se
             draw = partial(
                 running_time_ecdf,
                 searches.runtimes,
-                cells=searches.cells,
+                cells=_best_first(summary, objective, searches.cells),
                 objective=searches.objective,
             )
             yield Section(
@@ -140,6 +147,16 @@ def _search_sections(summary: SuiteSummary, objective: Objective) -> Iterator[Se
                 is_wide=True,
                 is_brief=False,
             )
+
+
+def _best_first(summary: SuiteSummary, objective: Objective, cells: Sequence[str]) -> list[str]:
+    """
+    The cells that searched, the best by the objective first, as in its other figures.
+    """
+    results = summary.results
+    names = dict(zip(results.cell_key, results.cell, strict=True))
+    ordered = ordered_cells(outcomes_of(results), objective.name, objective.direction)
+    return [names[key] for key in ordered if names[key] in set(cells)]
 
 
 def history_of(summary: SuiteSummary, objective: Objective) -> pd.DataFrame:

@@ -118,18 +118,20 @@ def title_of(objective: Objective) -> str:
     return plain_name(objective.name) + explain(objective.unit, objective.direction)
 
 
-def cells_table(summary: SuiteSummary) -> Table:
+def cells_table(summary: SuiteSummary, *, others: Sequence[Objective] = ()) -> Table:
     """
-    One row a cell, the best by the first objective on top: success, duration, medians.
+    One row a cell, the best by the first objective on top: success, duration, medians of the
+    objectives and of other metrics.
     """
-    rows = cell_rows(summary.results, summary.objectives)
+    metrics = (*summary.objectives, *others)
+    rows = cell_rows(summary.results, metrics)
     columns = (
         Column("Cell"),
         *(
             Column(
                 f"Median {plain_name(one.name)}{explain(one.unit, one.direction)}", is_number=True
             )
-            for one in summary.objectives
+            for one in metrics
         ),
         Column("Finished", is_number=True),
         Column("Success", is_number=True),

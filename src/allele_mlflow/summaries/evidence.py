@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import pandas as pd
 
@@ -17,6 +16,7 @@ from allele_mlflow.analysis.frames import ExperimentFrames
 from allele_mlflow.analysis.search_curves import curves_of
 from allele_mlflow.analysis.selection import FoundRuns, Selection, SuiteFacts, Target, select_found
 from allele_mlflow.analysis.suite_comparison import OF_EVERY_RUN, compare_selections
+from allele_mlflow.environment.fingerprint import Environment
 from allele_mlflow.errors import AnalysisError
 from allele_mlflow.reports.summary import Objective, PastComparison, Searches
 from allele_mlflow.units import Direction
@@ -26,7 +26,11 @@ MOST_CELLS = 300
 
 
 def compare_with_before(
-    tracking_uri: str, found: FoundRuns, *, facts: SuiteFacts | None = None
+    tracking_uri: str,
+    found: FoundRuns,
+    *,
+    facts: SuiteFacts | None = None,
+    environment: Environment | None = None,
 ) -> tuple[PastComparison | None, str]:
     """
     An execution against the last one before it that is over; None where there is none, or nothing
@@ -35,7 +39,8 @@ def compare_with_before(
     Args:
         tracking_uri: As MLflow takes it.
         found: The execution, as `find_runs` finds it.
-        facts: Of the suite, where its own run does not have them yet.
+        facts: Of the suite, where the caller knows them: its own run may not have them yet.
+        environment: Likewise of this execution; of the one before too where both have one digest.
     Raises:
         TrackingError: the store does not answer.
     """
@@ -48,10 +53,18 @@ def compare_with_before(
             "allele-mlflow compare does it."
         )
     try:
-        past, now = (select_found(tracking_uri, one) for one in (before, found))
-        return _compared(past, replace(now, facts=facts or now.facts)), ""
+        is_same = _digests(before) == _digests(found)
+        past, now = (
+            select_found(tracking_uri, one, facts=facts, environment=known)
+            for one, known in ((before, environment if is_same else None), (found, environment))
+        )
+        return _compared(past, now), ""
     except AnalysisError as exc:
         return None, f"Not compared with the execution before: {exc}."
+
+
+def _digests(found: FoundRuns) -> set[str]:
+    return set(found.runs["environment"].dropna())
 
 
 def execution_before(found: FoundRuns) -> FoundRuns | None:

@@ -220,7 +220,8 @@ def _failures(
         list(failed["experiment_id"].unique()), tag_keys=_ERROR_TAGS, param_keys=[], metric_keys=[]
     ).tags
     wide = told.pivot_table(index="run_id", columns="key", values="value", aggfunc="last")
-    wide = wide.reindex(index=failed["run_id"], columns=list(_ERROR_TAGS)).fillna("")
+    wide = wide.reindex(index=failed["run_id"], columns=list(_ERROR_TAGS)).astype("object")
+    wide = wide.where(wide.notna(), "")
     cells = dict(zip(failed["run_id"], failed["cell"].fillna(""), strict=True))
     groups = [
         FailureGroup(

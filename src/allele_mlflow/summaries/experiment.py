@@ -16,6 +16,7 @@ from allele_mlflow.analysis.selection import SuiteFacts, read_facts
 from allele_mlflow.analysis.trend import TrendReport, scan_trends
 from allele_mlflow.analysis.trend_findings import Outcome
 from allele_mlflow.reports.experiment_page import ExperimentSummary
+from allele_mlflow.summaries.advice import MOST_RUNS, advice_of
 from allele_mlflow.tracking.frames import Reader
 from allele_mlflow.units import Direction
 
@@ -42,6 +43,14 @@ def summarise_experiment(
     facts = read_facts(tracking_uri, str(suites["run_id"].iloc[0])) if len(suites) else SuiteFacts()
     series = execution_series(frames, metrics=_wanted(frames, facts))
     report = scan_trends(series, directions=_directions(facts))
+    advice, left_out = pd.DataFrame(), []
+    if len(runs) <= MOST_RUNS:
+        advice = advice_of(reader, tracking_uri, str(runs["experiment_id"].iloc[0]))
+    else:
+        left_out.append(
+            f"Recommendations were not looked for in {len(runs):,} runs: "
+            "allele-mlflow recommendations --ledger does it."
+        )
     return ExperimentSummary(
         name=str(runs["experiment"].iloc[0]),
         executions=executions_of(frames),
@@ -49,7 +58,8 @@ def summarise_experiment(
         findings=findings_frame(report),
         units={name: one.unit for name, one in facts.metrics.items() if one.unit},
         overhead=overhead_of(reader, frames),
-        notes=tuple(_notes(report)),
+        advice=advice,
+        notes=(*_notes(report), *left_out),
     )
 
 

@@ -22,6 +22,7 @@ from allele_mlflow.analysis.frames import (
 from allele_mlflow.records import OWN_ARTIFACTS
 from allele_mlflow.reports.run_page import RunSummary
 from allele_mlflow.reports.summary import FailureGroup
+from allele_mlflow.summaries.genomes import genomes_of
 from allele_mlflow.tracking.frames import Reader
 from allele_mlflow.tracking.reader import artifact_bytes
 
@@ -62,6 +63,7 @@ def summarise_run(
     run = runs[runs["run_id"] == run_id].iloc[0].to_dict()
     told = _pairs_of(_tags_of(reader, run), run_id)
     metrics = frames.metrics[frames.metrics["run_id"] == run_id]
+    genomes, traits = genomes_of(tracking_uri, run_id)
     seconds = run["seconds"]
     end = None if pd.isna(seconds) else run["started_at"] + pd.Timedelta(seconds=seconds)
     return RunSummary(
@@ -82,6 +84,8 @@ def summarise_run(
         samples=_samples(reader, run_id, metrics),
         alerts=read_alerts(tracking_uri, [run_id]),
         errors=_errors(tracking_uri, run_id, told),
+        genomes=genomes,
+        traits=traits,
         delivery=dict(_delivery(told)),
         notes=("The run goes on: this is what has arrived.",) if end is None else (),
     )

@@ -180,6 +180,7 @@ PAGE = Page(
     query=query,
     content=Delivery,
     template="delivery.html",
+    instances=lambda source: [{}] if source.spools() else [],
     columns={"runs": COLUMNS, "spools": SPOOL_COLUMNS, "sidecars": SIDECAR_COLUMNS},
     knobs=Knobs(
         sorts=tuple(column.name for column in COLUMNS),

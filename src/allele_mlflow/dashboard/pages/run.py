@@ -14,7 +14,6 @@ from allele_mlflow import suite_tags as tags
 from allele_mlflow.analysis.frames import read_alerts, read_phases, whole_histories
 from allele_mlflow.dashboard.pages.executions import (
     milliseconds,
-    read_executions,
     seconds_between,
     tags_by_run,
 )
@@ -45,6 +44,8 @@ from allele_mlflow.watching.run_look import find_waiting, look_at
 
 #: Readings of one metric that a figure is made of.
 MOST_READINGS = 100_000
+#: Runs that a static copy has pages of.
+MOST_COPIED = 300
 _ALERTS_TAG, _DELIVERY_TAG = "allele.alerts.active", "allele.delivery"
 _PARENT_TAG = "mlflow.parentRunId"
 _DRAWN_RESOURCES = ("system/process_cpu_percent", "system/process_rss_megabytes")
@@ -61,6 +62,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     status: str
     is_stored: bool
+    is_cell: bool = False
     experiment_id: str | None = None
     experiment: str = ""
     parent_run_id: str | None = None
@@ -183,6 +185,7 @@ def _run_of(ask: Ask, told: RunFrames, own: dict[str, str], live: dict[str, Any]
         is_stored=True,
         experiment_id=row.experiment_id,
         experiment=names.get(row.experiment_id, ""),
+        is_cell=own.get(tags.KIND) == tags.RunKind.CELL,
         parent_run_id=own.get(_PARENT_TAG),
         started_ms=milliseconds(row.start_time),
         seconds=seconds_between(row.start_time, row.end_time),
@@ -288,11 +291,12 @@ def _timeline_figure(ask: Ask, is_dark: bool) -> Any:
 
 def _instances(source: Source) -> Iterator[Params]:
     """
-    For a static copy: the runs of suites themselves.
+    For a static copy: the newest runs.
     """
     with source.reader() as reader:
-        for one in read_executions(reader):
-            yield {"run_id": one.run_id}
+        runs = reader.runs(tag_keys=[], param_keys=[], metric_keys=[]).runs
+    for run_id in runs["run_id"][:MOST_COPIED]:
+        yield {"run_id": str(run_id)}
 
 
 PAGE = Page(

@@ -200,10 +200,10 @@ class _Values:
 
 def _groups(frames: RunFrames, view: View) -> list[RunGroup]:
     pairs = pd.concat([frames.tags, frames.params[frames.params["key"] == view.group]])
-    told = pairs.drop_duplicates("run_id", keep="last").set_index("run_id")["value"]
-    values = frames.metrics.set_index("run_id")["value"]
+    told = dict(zip(pairs["run_id"], pairs["value"], strict=True))
+    values = dict(zip(frames.metrics["run_id"], frames.metrics["value"], strict=True))
     runs = frames.runs.assign(
-        group=frames.runs["run_id"].map(told).fillna(f"without {view.group}"),
+        group=[told.get(run_id, f"without {view.group}") for run_id in frames.runs["run_id"]],
         is_good=frames.runs["status"] == "FINISHED",
         is_bad=frames.runs["status"].isin(["FAILED", "KILLED"]),
         seconds=(frames.runs["end_time"] - frames.runs["start_time"]).dt.total_seconds(),

@@ -84,6 +84,7 @@ def forest_plot(
     rows = _placed(frame if metric is None else frame[frame.metric == metric], scale)
     known = rows[rows.value.notna()]
     drawn = known.head(MOST_ROWS)
+    drawn = drawn.assign(row=range(len(drawn)))
     what = "all metrics" if metric is None else clean(metric)
     figure = start_figure(theme, title=f"Candidate against baseline: {what}")
     for verdict in _VERDICTS:
@@ -133,8 +134,7 @@ def _placed(frame: pd.DataFrame, scale: _Scale) -> pd.DataFrame:
     order = {verdict: place for place, verdict in enumerate(_VERDICTS)}
     found = found[found.verdict.isin(order)]
     found = found.assign(rank=found.verdict.map(order), size=-found.value.abs())
-    found = found.sort_values(["rank", "size"], kind="stable", ignore_index=True)
-    return found.assign(row=range(len(found)))
+    return found.sort_values(["rank", "size"], kind="stable", ignore_index=True)
 
 
 def _verdict_trace(rows: pd.DataFrame, verdict: str, theme: Theme, scale: _Scale) -> go.Scatter:
@@ -145,7 +145,12 @@ def _verdict_trace(rows: pd.DataFrame, verdict: str, theme: Theme, scale: _Scale
         y=_rows_of(rows),
         mode="markers",
         name=verdict,
-        marker={"symbol": _VERDICTS[verdict], "size": 11, "color": own, "line": {"width": 2}},
+        marker={
+            "symbol": _VERDICTS[verdict],
+            "size": 11,
+            "color": own,
+            "line": {"width": 2, "color": own},
+        },
         error_x={
             "type": "data",
             "symmetric": False,

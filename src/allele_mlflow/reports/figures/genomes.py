@@ -143,7 +143,7 @@ def _lineage_traces(
     is_own = drawn.genome_id.isin(ancestry)
     return [
         _edges(others, places, "parent of", {"color": theme.faint, "width": 1}),
-        _edges(own, places, "ancestor of the best", {"color": theme.colours[0], "width": 2}),
+        _edges(own, places, "ancestor of the best", {"color": theme.colours[0], "width": 1.3}),
         _nodes(drawn[~is_own], "genome", "circle-open", theme.soft, 6),
         _nodes(drawn[is_own & (drawn.genome_id != best)], "ancestor", "square", theme.better, 8),
         _nodes(drawn[drawn.genome_id == best], "best", "star", theme.worse, 15),

@@ -86,7 +86,7 @@ def metric_history(
         count_of(len(rows), len(whole), "execution"),
         f"{missing} without a value" if missing else "",
         count_of(len(found), len(found), "finding"),
-        f"{changes} changes of the environment" if changes else "",
+        f"{count_of(changes, changes, 'change')} of the environment" if changes else "",
     ]
     return finish_figure(figure, notes)
 
@@ -191,7 +191,12 @@ def _finding_traces(found: pd.DataFrame, theme: Theme) -> list[go.Scatter]:
                 y=numbers(chosen.level_after),
                 mode="markers",
                 name=name if name != "neutral" else "change, neither better nor worse",
-                marker={"symbol": symbol, "size": 14, "color": own, "line": {"width": 2}},
+                marker={
+                    "symbol": symbol,
+                    "size": 14,
+                    "color": own,
+                    "line": {"width": 2, "color": own},
+                },
                 hovertext=[hover(shorten(clean(one), 200)) for one in chosen.words],
                 hoverinfo="text",
             )
@@ -239,6 +244,7 @@ def _lay_out(figure: go.Figure, title: str) -> None:
     is_empty = not figure.data
     lay_out_below(figure, height_px=340)
     figure.update_layout(
+        showlegend=len(figure.data) > 1,
         xaxis={
             "title": {"text": "start of the execution (UTC)"},
             "type": "date",

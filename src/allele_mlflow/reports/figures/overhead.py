@@ -71,7 +71,7 @@ def logging_overhead(
             x=budget_percent,
             line={"color": theme.ink, "dash": "dash", "width": 1.5},
         )
-        budget = f"dashed: the budget of {write_number(budget_percent)} percent"
+        budget = f"dashed: the budget of {budget_percent:g} percent"
     if not values:
         hide_axes(figure)
         say_nothing_to_show(figure, text="no run tells what its logging cost")

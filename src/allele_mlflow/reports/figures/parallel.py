@@ -5,7 +5,7 @@ Parameters and results side by side: a line a cell.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 
 from allele_mlflow.reports.figures.layout import (
     DASHES,
+    NARROW_NAME,
     Theme,
     as_text,
     count_of,
@@ -107,7 +108,7 @@ def _axes_of(
         values = values_of(outcomes, f"metric.{objective.name}")
         medians = values.groupby(outcomes.cell_key).median().reindex(list(keys))
         title = f"{clean(objective.name)}{explain(objective.unit, objective.direction)}"
-        metrics.append(_numeric_axis(title, medians.tolist()))
+        metrics.append(_numeric_axis(title, medians.tolist(), write_number))
     axes = [_param_axis(name.removeprefix("param."), firsts[name].tolist()) for name in varied]
     room = max(MOST_AXES - len(metrics), 1)
     return [*axes[:room], *metrics, *axes[room:]]
@@ -116,7 +117,7 @@ def _axes_of(
 def _param_axis(name: str, values: list[object]) -> _Axis:
     plain = [float(one) if _is_number(one) else math.nan for one in values]  # type: ignore[arg-type]
     if not any(map(math.isnan, plain)):
-        return _numeric_axis(clean(name), plain)
+        return _numeric_axis(clean(name), plain, "{:.6g}".format)
     texts = ["unset" if _is_missing(one) else clean(one) for one in values]
     levels = list(dict.fromkeys(texts))
     step = 1 / max(len(levels) - 1, 1)
@@ -140,7 +141,7 @@ def _is_missing(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _numeric_axis(title: str, values: list[float]) -> _Axis:
+def _numeric_axis(title: str, values: list[float], write: Callable[[float], str]) -> _Axis:
     """
     An axis from the smallest value to the largest, by their logarithms where they span decades.
     """
@@ -158,9 +159,9 @@ def _numeric_axis(title: str, values: list[float]) -> _Axis:
     by_place = dict(zip(places, values, strict=True))
     levels = sorted(place for place in by_place if math.isfinite(place))
     chosen = levels if len(levels) <= MOST_LEVELS else [levels[0], levels[-1]]
-    ticks = [(place, write_number(by_place[place])) for place in chosen]
+    ticks = [(place, write(by_place[place])) for place in chosen]
     title = f"{title}, logarithmic" if is_log else title
-    return _Axis(title, places, [write_number(one) for one in values], ticks)
+    return _Axis(title, places, [write(one) for one in values], ticks)
 
 
 def _lines(
@@ -232,6 +233,9 @@ def _lay_out(figure: go.Figure, axes: Sequence[_Axis], theme: Theme, *, is_empty
         },
         yaxis={"visible": False, "range": [-0.06, 1.06], "fixedrange": True},
     )
+    figure.layout.meta["narrow_columns"] = [
+        as_text(shorten(axis.title.partition(" (")[0], NARROW_NAME)) for axis in axes
+    ]
     if is_empty:
         hide_axes(figure)
         say_nothing_to_show(figure, text="no cell has run")

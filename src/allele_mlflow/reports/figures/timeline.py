@@ -44,7 +44,7 @@ _SEVERITIES = {
 _GPU = re.compile(r"system/gpu_(\d+)_utilization_percentage")
 #: Key, name and unit of each curve, by panel.
 _PANELS: tuple[tuple[str, dict[str, str]], ...] = (
-    ("CPU (percent of one core)", {"system/process_cpu_percent": "CPU of the benchmark"}),
+    ("CPU (percent)", {"system/process_cpu_percent": "CPU of the benchmark, of one core"}),
     ("memory (MB)", {"system/process_rss_megabytes": "resident memory"}),
     ("GPU (percent)", {}),
 )
@@ -239,7 +239,12 @@ def _add_alerts(figure: go.Figure, alerts: pd.DataFrame, rows: list[str], theme:
                 y=[place] * len(chosen),
                 mode="markers",
                 name=f"{severity} alert",
-                marker={"symbol": symbol, "size": 11, "color": colour, "line": {"width": 2}},
+                marker={
+                    "symbol": symbol,
+                    "size": 11,
+                    "color": colour,
+                    "line": {"width": 2, "color": colour},
+                },
                 hovertext=[_alert_hover(one) for one in chosen.itertuples()],
                 hoverinfo="text",
             )
@@ -335,7 +340,11 @@ def _lay_out(figure: go.Figure, theme: Theme, rows: list[str], panels: list[_Pan
             {
                 f"yaxis{number}": {
                     "domain": domains[number - 2 + bool(rows)],
-                    "title": {"text": panel.title.replace(" (", "<br>("), "standoff": 6},
+                    "title": {
+                        "text": panel.title.replace(" (", "<br>("),
+                        "standoff": 6,
+                        "font": {"size": 12},
+                    },
                     "anchor": "x",
                     "rangemode": "tozero",
                     "automargin": True,
