@@ -33,6 +33,10 @@ COMMIT = "mlflow.source.git.commit"
 #: The suite's folder, on the machine that ran it.
 FOLDER = "allele.suite_folder"
 ENVIRONMENT = "allele.environment"
+#: Of an execution that is over: how many trials finished, failed, and were not run.
+FINISHED_COUNT = "allele.suite.finished"
+FAILED_COUNT = "allele.suite.failed"
+NOT_RUN_COUNT = "allele.suite.not_run"
 #: Of runs that try a recommendation: its id.
 RECOMMENDATION = "allele.recommendation"
 #: Of a confirmation's two runs: which side it is; of the candidate's, besides: what came out, the

@@ -255,3 +255,10 @@ def _mask_refused(uri: str) -> str:
     """
     masked = re.sub(_USER_OF_REFUSED, lambda match: f"{match['scheme'] or ''}***@", uri)
     return mask_secrets(masked)
+
+
+def path_text(path: Path) -> str:
+    """
+    A path as text that any encoding of Unicode can hold.
+    """
+    return str(path).encode("utf-8", "backslashreplace").decode()

@@ -44,15 +44,16 @@ def test_report_opens_from_the_disk(open_page: Open, report: Path) -> None:
 
 def test_figures_are_drawn(open_page: Open, report: Path) -> None:
     """
-    Each figure is shown, with points and labels: by cell, and by step.
+    Each figure is shown, with points and labels: the heat map, by cell, by step, and what a suite
+    of searches over several parameters has besides.
     """
     figures = open_page(report).evaluate(FIGURES)
-    assert len(figures) == 2
+    assert len(figures) >= 3
     for figure in figures:
         assert figure["width_px"] > 500
         assert figure["height_px"] > 100
         assert figure["points"] > 0
-        assert len(figure["labels"]) > 5
+        assert len(figure["labels"]) > 4
 
 
 def test_figures_and_tables_tell_the_same(open_page: Open, suites_report: Path) -> None:
@@ -127,7 +128,8 @@ def test_every_text_can_be_read(
     assert hard_to_read(opened) == []
     paper, *drawings = opened.evaluate(BACKGROUNDS)
     assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
-    assert drawings == [paper] * 2
+    assert len(drawings) >= 3
+    assert set(drawings) == {paper}
 
 
 def test_change_of_the_scheme_is_followed(open_page: Open, suites_report: Path) -> None:

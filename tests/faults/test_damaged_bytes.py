@@ -22,7 +22,6 @@ import hypothesis
 import pytest
 
 from allele_mlflow.cli.exit_codes import ExitCode
-from allele_mlflow.cli.spools import spooled_runs
 from allele_mlflow.cli.sync_outcome import SyncOutcome
 from allele_mlflow.drill.damage import BATCH, attack, attack_everywhere, sum_up
 from allele_mlflow.drill.mutation import mutate
@@ -39,6 +38,7 @@ from allele_mlflow.queue.segment_reader import SegmentReader
 from allele_mlflow.queue.stream_reader import StreamReader
 from allele_mlflow.records import Ledger, ParamLogged, RunEnded, StreamEnded
 from allele_mlflow.testing import MemoryTracking
+from allele_mlflow.watching.spools import spooled_runs
 from tests.queue_tools import SMALL_SEGMENT, make_run, make_writer
 
 USUAL = 300

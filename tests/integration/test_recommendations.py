@@ -100,6 +100,9 @@ def test_advice_is_made_followed_and_judged(place: Place) -> None:
     assert len(entry["follow_ups"]) == 6
     assert entry["gain"]["value"] == pytest.approx(1 / 3, abs=0.05)
     assert entry["is_as_expected"] is True
+    page = place.folder / "page.html"
+    assert place.run("report", "tuned", "--experiment", "--output", str(page)).returncode == 0
+    assert "promise kept" in page.read_text(encoding="utf-8"), "the gain is drawn"
     table = place.run("recommendations", "tuned", "--ledger").stdout
     assert "not enough evidence: 1 judged" in " ".join(table.split())
 

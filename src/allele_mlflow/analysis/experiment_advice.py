@@ -72,11 +72,13 @@ class AdviceReader:
         reader: Of the store.
         tracking_uri: The same store's address, for its artifacts.
         experiment_id: Of the experiment.
+        most_runs: Whose artifacts are looked at, the newest first; None for all.
     """
 
     reader: Reader
     tracking_uri: str
     experiment_id: str
+    most_runs: int | None = None
     _facts: dict[str | None, SuiteFacts] = field(default_factory=dict)
 
     def ledger(
@@ -101,7 +103,7 @@ class AdviceReader:
         Cost: a look at the artifacts of each run, and at one tag of all runs of the store.
         """
         own = read_experiments(self.reader, [self.experiment_id])
-        told = read_recommendations(self.tracking_uri, own.runs["run_id"])
+        told = read_recommendations(self.tracking_uri, own.runs["run_id"][: self.most_runs])
         ids = [one.recommendation_id for one in told]
         sides: dict[str, list[ExperimentFrames]] = {}
         for given, selection in (follow_ups or {}).items():
@@ -130,7 +132,7 @@ class AdviceReader:
             TrackingError: the store does not answer.
         """
         own = read_experiments(self.reader, [self.experiment_id])
-        told = read_predictions(self.tracking_uri, own.runs["run_id"])
+        told = read_predictions(self.tracking_uri, own.runs["run_id"][: self.most_runs])
         runs = own.runs.set_index("run_id", drop=False)
         keys = {one.prediction_id: _key_of(one.metric, own.metrics, one.run_id) for one in told}
         wanted = sorted({key for key in keys.values() if key is not None})

@@ -8,7 +8,7 @@ seconds are seconds; what is not known is None, NaN or NaT, never 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -164,8 +164,11 @@ def read_experiments(
     reader: Reader,
     experiment_ids: Sequence[str],
     *,
+    run_ids: Sequence[str] | None = None,
     with_tags: Mapping[str, str | None] | None = None,
+    param_keys: Sequence[str] | None = None,
     metric_keys: Sequence[str] | None = None,
+    columns: Collection[str] | None = None,
 ) -> ExperimentFrames:
     """
     Every run of these experiments that is not deleted.
@@ -173,25 +176,35 @@ def read_experiments(
     Args:
         reader: Of the store.
         experiment_ids: As of `Reader.experiments`.
+        run_ids: These alone, as of `Reader.runs`.
         with_tags: Only runs that have all of these.
-        metric_keys: Which metrics to read; None for all.
+        param_keys: Which params to read; None for all.
+        metric_keys: Which metrics, likewise.
+        columns: Which columns of `runs` to fill that come from tags; the others are missing
+            throughout. None for all.
     Raises:
         TrackingError: the store does not answer.
     """
+    texts, numbers = (
+        {name: tag for name, tag in known.items() if columns is None or name in columns}
+        for known in (_TEXTS, _NUMBERS)
+    )
     names = reader.experiments()
     by_id = dict(zip(names["experiment_id"], names["name"], strict=True))
     told = reader.runs(
         experiment_ids,
+        run_ids=run_ids,
         with_tags=with_tags,
-        tag_keys=[*_TEXTS.values(), *_NUMBERS.values()],
+        tag_keys=[*texts.values(), *numbers.values()],
+        param_keys=param_keys,
         metric_keys=metric_keys,
     )
     wide = _by_run(told.tags, told.runs["run_id"])
     runs = told.runs[["run_id", "experiment_id", "name", "status", "artifact_uri"]].copy()
     runs["experiment"] = runs["experiment_id"].map(by_id)
-    for name, tag in _TEXTS.items():
+    for name, tag in texts.items():
         runs[name] = _column(wide, tag)
-    for name, tag in _NUMBERS.items():
+    for name, tag in numbers.items():
         runs[name] = pd.to_numeric(_column(wide, tag), errors="coerce")
     is_over = told.runs["status"].isin([_FINISHED, "FAILED", "KILLED"])
     runs["is_failed"] = (told.runs["status"] != _FINISHED).where(is_over)

@@ -26,22 +26,24 @@ from allele_mlflow import suite_tags as tags
 from allele_mlflow.analysis.frames import (
     ExperimentFrames,
     counted_runs,
-    param_value,
     params_by_run,
     read_experiments,
 )
+from allele_mlflow.analysis.run_expressions import runs_that_hold
 from allele_mlflow.analysis.sides import CELL, IS_FAILED, SEED
 from allele_mlflow.environment.fingerprint import Environment, read_environment
 from allele_mlflow.errors import AnalysisError, ErrorKind
 from allele_mlflow.expressions import Expression, parse_expression
 from allele_mlflow.records import OWN_ARTIFACTS
-from allele_mlflow.tracking.frames import Reader
+from allele_mlflow.tracking.frames import MOST_RUN_IDS, Reader
 from allele_mlflow.tracking.reader import artifact_bytes
 from allele_mlflow.units import Direction
 
 SUITE_FILE = "suite.toml"
 ENVIRONMENT_FILE = "environment.json"
 _TARGET = re.compile(r"(?P<name>[^\[]+?)(?:~(?P<back>\d+))?(?:\[(?P<wanted>.*)\])?", re.DOTALL)
+#: What tells which runs a name means.
+_TELLING = ("kind", "suite", "execution", "run_uid")
 _NAMES_SHOWN = 12
 _SHORT_ID = 8
 
@@ -101,6 +103,23 @@ class Selection:
     environment_ids: tuple[str, ...]
 
 
+class FoundRuns(NamedTuple):
+    """
+    What a name means in a store.
+
+    Attributes:
+        target: The name as it was written.
+        frames: All runs of the experiments that it is of.
+        runs: Those that are meant.
+        execution: The suite's own run, where they are an execution.
+    """
+
+    target: Target
+    frames: ExperimentFrames
+    runs: pd.DataFrame
+    execution: Mapping[str, Any] | None
+
+
 def parse_target(text: str) -> Target:
     """
     The parts of a selection.
@@ -133,23 +152,67 @@ def select(reader: Reader, tracking_uri: str, text: str, *, prefix: str = "") ->
     Raises:
         AnalysisError: there is no such experiment or run, or nothing of it is over.
         TrackingError: the store does not answer.
+
+    Cost: of all runs of the experiment it reads what tells them apart, and of those that are meant
+    everything; with more than `MOST_RUN_IDS` of them, of all runs everything.
     """
     target = parse_target(text)
-    frames = _find(reader, target, prefix)
+    ids = _experiments_of(reader, target, prefix)
+    params: list[str] | None = None if target.wanted is not None else []
+    frames = read_experiments(reader, ids, param_keys=params, metric_keys=[], columns=_TELLING)
     runs, execution = _of_target(frames, target)
     if target.wanted is not None:
         runs = _that_hold(reader, frames.of(runs), target)
+    few = list(runs["run_id"]) if len(runs) <= MOST_RUN_IDS else None
+    whole = read_experiments(reader, ids, run_ids=few)
+    meant = whole.runs[whole.runs["run_id"].isin(runs["run_id"])]
+    return select_found(tracking_uri, FoundRuns(target, whole, meant, execution))
+
+
+def find_runs(reader: Reader, text: str, *, prefix: str = "") -> FoundRuns:
+    """
+    The runs that a name means, whether they are over or not; its expression is left aside.
+
+    Raises:
+        AnalysisError: there is no such experiment or run.
+        TrackingError: the store does not answer.
+    """
+    target = parse_target(text)
+    frames = read_experiments(reader, _experiments_of(reader, target, prefix))
+    return FoundRuns(target, frames, *_of_target(frames, target))
+
+
+def select_found(
+    tracking_uri: str,
+    found: FoundRuns,
+    *,
+    facts: SuiteFacts | None = None,
+    environment: Environment | None = None,
+) -> Selection:
+    """
+    Of the runs that were found those that count, with what their suite says of itself.
+
+    Args:
+        tracking_uri: Of the store that they are in.
+        found: By `find_runs`.
+        facts: Of the suite, where the caller knows them.
+        environment: Likewise where they ran.
+    Raises:
+        AnalysisError: none of them is over.
+        TrackingError: the store does not answer.
+    """
+    target, frames, runs, execution = found
     over = counted_runs(runs) if execution is not None else runs[runs["is_failed"].notna()]
     if not len(over):
-        raise _none(text, f"none of its {len(runs)} runs is over")
+        raise _none(target.text, f"none of its {len(runs)} runs is over")
     of_suite = execution["run_id"] if execution is not None else _parent_of(over)
     return Selection(
         target,
         _label(target, execution),
         frames.of(over),
-        read_facts(tracking_uri, of_suite),
+        facts or read_facts(tracking_uri, of_suite),
         int(runs["is_failed"].isna().sum()),
-        _environment(tracking_uri, of_suite, over),
+        environment or _environment(tracking_uri, of_suite, over),
         tuple(dict.fromkeys(over["environment"].dropna())),
     )
 
@@ -252,13 +315,16 @@ def _named(params: Mapping[str, Any], axes: Sequence[str]) -> str:
     return " ".join(f"{name}={params[name]}" for name in axes if name in params)
 
 
-def _find(reader: Reader, target: Target, prefix: str) -> ExperimentFrames:
+def _experiments_of(reader: Reader, target: Target, prefix: str) -> list[str]:
+    """
+    The ids of the experiments that the runs of a name are in.
+    """
     experiments = reader.experiments()
     active = experiments[experiments["lifecycle"] == "active"]
     ids = dict(zip(active["name"], active["experiment_id"], strict=True))
     for name in (target.name, f"{prefix}{target.name}"):
         if name in ids:
-            return read_experiments(reader, [ids[name]])
+            return [str(ids[name])]
     told = reader.runs(tag_keys=[tags.RUN_UID], param_keys=[], metric_keys=[])
     by_uid = told.tags[told.tags["value"] == target.name]["run_id"]
     runs = told.runs
@@ -268,7 +334,7 @@ def _find(reader: Reader, target: Target, prefix: str) -> ExperimentFrames:
         runs["name"] == target.name,
     ):
         if meant.any():
-            return read_experiments(reader, list(runs[meant]["experiment_id"].unique()))
+            return list(runs[meant]["experiment_id"].unique())
     raise _none(
         target.text, f"there is no such experiment, run id, uid or name; {_listed(ids, prefix)}"
     )
@@ -310,45 +376,11 @@ def _of_target(
 
 
 def _that_hold(reader: Reader, frames: ExperimentFrames, target: Target) -> pd.DataFrame:
-    wanted = target.wanted
-    assert wanted is not None
-    told = {run_id: _plain(params) for run_id, params in params_by_run(frames.params).items()}
-    known = {name for params in told.values() for name in params}
-    if not wanted.names <= known:
-        for run_id, key, value in _tags_of(reader, frames.runs):
-            told.setdefault(run_id, {}).setdefault(_identifier(key), param_value(value))
-        known = {name for params in told.values() for name in params}
-    unknown = sorted(wanted.names - known)
-    if unknown:
-        theirs = sorted(name for name in known if not name.startswith(("allele_", "mlflow_")))
-        raise _none(
-            target.text,
-            f"no run has a param or tag {unknown[0]!r}; there are {', '.join(theirs) or 'none'}",
-        )
-    ids = [
-        run_id
-        for run_id, params in told.items()
-        if wanted.names <= params.keys() and wanted.holds(params)
-    ]
-    found = frames.runs[frames.runs["run_id"].isin(ids)]
+    assert target.wanted is not None
+    found = runs_that_hold(reader, frames, target.wanted, text=target.text)
     if not len(found):
         raise _none(target.text, f"of {len(frames.runs)} runs it is true of none")
     return found
-
-
-def _tags_of(reader: Reader, runs: pd.DataFrame) -> list[tuple[str, str, str]]:
-    ids = list(runs["experiment_id"].unique())
-    told = reader.runs(ids, param_keys=[], metric_keys=[]).tags
-    own = told[told["run_id"].isin(runs["run_id"])]
-    return list(own[["run_id", "key", "value"]].itertuples(index=False, name=None))
-
-
-def _plain(params: Mapping[str, Any]) -> dict[str, Any]:
-    return {_identifier(name): value for name, value in params.items()}
-
-
-def _identifier(name: str) -> str:
-    return re.sub(r"\W", "_", name)
 
 
 def _label(target: Target, execution: Mapping[str, Any] | None) -> str:

@@ -7,23 +7,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import click
 
 from allele_mlflow import settings as settings_module
 from allele_mlflow.cli.exit_codes import ExitCode
 from allele_mlflow.cli.output import complain, json_text, say, shown
-from allele_mlflow.cli.spools import SpooledRun, find_spools, spooled_runs
 from allele_mlflow.cli.targets import explain_left, find_target
 from allele_mlflow.errors import TrackingError
 from allele_mlflow.records import SEVERITIES
 from allele_mlflow.settings import Settings, mask_secrets
-from allele_mlflow.sidecar.alert_document import NO_PHASE, alerts_document
-from allele_mlflow.sidecar.alert_files import unread_alerts
-from allele_mlflow.sidecar.run_files import RunFiles
-
-Document = dict[str, Any]
+from allele_mlflow.watching.run_alerts import Document, waiting_alerts, without_milder
+from allele_mlflow.watching.spools import SpooledRun, find_spools, spooled_runs
 
 
 @click.command()
@@ -54,12 +49,12 @@ def alerts(
     code = ExitCode.FINE
     if name is None:
         runs = [one for folder in spools for one in spooled_runs(folder, with_done=False)]
-        documents = [found for run in runs if (found := document_of(run)) is not None]
+        documents = [found for run in runs if (found := waiting_alerts(run)) is not None]
     else:
         search = _Search(name, settings, spools, is_explicit=tracking_uri is not None)
         search.run()
         documents, code = search.documents, search.code
-    documents = [_without_milder(one, severity) for one in documents]
+    documents = [without_milder(one, severity) for one in documents]
     if as_json:
         say(json_text({"runs": documents}))
     else:
@@ -127,7 +122,7 @@ class _Search:
         return run.spec.experiment in (self._name, prefixed)
 
     def _take_waiting(self, run: SpooledRun) -> None:
-        found = document_of(run)
+        found = waiting_alerts(run)
         self.documents += [] if found is None else [found]
         if run.state is not None and run.state.run_id:
             self._seen.add(run.state.run_id)
@@ -174,20 +169,6 @@ class _Search:
         )
 
 
-def document_of(run: SpooledRun) -> Document | None:
-    """
-    What `allele/alerts.json` would hold of a run that is not over, with what no sidecar has read
-    yet; None where it has no rules and no alerts.
-    """
-    files = RunFiles(run.folder)
-    spans = [*(row.span for row in files.phase_rows()), *files.phases.recent_spans()]
-    unread = unread_alerts(run.folder, run.spec)
-    found = alerts_document(files.alerts, run.spec, spans, more=unread)
-    if found is not None:
-        found["run_id"] = run.state.run_id if run.state is not None else None
-    return found
-
-
 def _arrange(tracking_uri: str) -> None:
     """
     Arrange this process's environment for MLflow, before it is imported.
@@ -197,18 +178,6 @@ def _arrange(tracking_uri: str) -> None:
     changes = prepare_environment(settings_module.environment(), tracking_uri=tracking_uri)
     for name, value in changes.items():
         settings_module.publish_variable(name, value)
-
-
-def _without_milder(document: Document, severity: str | None) -> Document:
-    if severity is None:
-        return document
-    order: list[str] = list(SEVERITIES)
-    wanted = order[order.index(severity) :]
-    kept = [one for one in document["alerts"] if one["severity"] in wanted]
-    phases: dict[str, list[str]] = {}
-    for one in kept:
-        phases.setdefault(one["phase"] or NO_PHASE, []).append(one["alert_id"])
-    return document | {"alerts": kept, "phases": phases}
 
 
 def _show(documents: list[Document], *, by: str) -> None:

@@ -12,11 +12,18 @@ from rich.table import Table
 from rich.text import Text
 
 from allele_mlflow.analysis.comparison import Comparison, Verdict
+from allele_mlflow.analysis.comparison_lines import (
+    VERDICT_ORDER,
+    comparison_lines,
+)
+from allele_mlflow.analysis.comparison_lines import (
+    ranking_lines as ranking_lines,
+)
 from allele_mlflow.analysis.intervals import Estimate
 from allele_mlflow.analysis.suite_comparison import SuiteComparison, SuiteRanking
 from allele_mlflow.cli.output import shown
 
-#: Verdicts in the order in which they are shown, and how.
+#: How verdicts are shown.
 STYLES = {
     Verdict.WORSE: "bold red",
     Verdict.BETTER: "green",
@@ -34,9 +41,8 @@ def sorted_rows(compared: SuiteComparison) -> list[Comparison]:
     """
     Rows with what matters most first: worse, better, different, equivalent, inconclusive.
     """
-    order = list(STYLES)
     rows = compared.found.rows if compared.found is not None else ()
-    return sorted(rows, key=lambda row: order.index(row.verdict))
+    return sorted(rows, key=lambda row: VERDICT_ORDER.index(row.verdict))
 
 
 def comparison_tables(compared: SuiteComparison) -> Iterator[Table]:
@@ -69,35 +75,12 @@ def _runs_text(row: Comparison) -> str:
 
 def summary_lines(compared: SuiteComparison) -> Iterator[str]:
     """
-    Counts of verdicts, why the rest is not known, and what has to be known besides.
+    As of `comparison_lines`, and how many rows are not shown.
     """
+    yield from comparison_lines(compared)
     found = compared.found
-    if found is not None:
-        counts = ", ".join(f"{found.count(one)} {one}" for one in STYLES if found.count(one))
-        yield f"{counts} of {len(found.rows)} (p after Holm over {found.family_count} hypotheses)"
-        if len(found.rows) > MOST_ROWS:
-            yield f"{len(found.rows) - MOST_ROWS} rows are not shown: --json has all"
-        reasons: dict[str, int] = {}
-        for row in found.rows:
-            if row.verdict is Verdict.INCONCLUSIVE and row.smallest_p >= found.options.alpha:
-                reasons[row.reason] = reasons.get(row.reason, 0) + 1
-        for reason, count in list(reasons.items())[:3]:
-            yield f"inconclusive ({count}): {reason}"
-        for side, cells in (
-            ("baseline", found.only_baseline),
-            ("candidate", found.only_candidate),
-        ):
-            if cells:
-                more = f" and {len(cells) - 3} more" if len(cells) > 3 else ""
-                yield f"only the {side} has the cells {'; '.join(cells[:3])}{more}"
-    if compared.comparability is not None:
-        yield f"environments: {compared.comparability.line()}"
-    if compared.not_compared:
-        yield (
-            f"not compared, for the environments differ: {', '.join(compared.not_compared)} "
-            "(--across-environments does it all the same)"
-        )
-    yield from compared.notes
+    if found is not None and len(found.rows) > MOST_ROWS:
+        yield f"{len(found.rows) - MOST_ROWS} rows are not shown: --json has all"
 
 
 def ranking_table(ranked: SuiteRanking) -> Table:
@@ -124,24 +107,6 @@ def ranking_rows(ranked: SuiteRanking) -> Iterator[Row]:
         rank = f"{ranked.ranking.mean_ranks[place]:.2f}" if ranked.ranking is not None else "-"
         better = "-" if one.improvement is None else _estimate(one.improvement, "{:.2f}")
         yield label, rank, _estimate(one.iqm, "{:.5g}"), better
-
-
-def ranking_lines(ranked: SuiteRanking) -> Iterator[str]:
-    """
-    Friedman's test, the critical difference and the pairs that differ.
-    """
-    ranking = ranked.ranking
-    if ranking is None:
-        return
-    yield (
-        f"Friedman: p = {ranking.friedman.p_value:.3g} ({ranking.friedman.method}); "
-        f"critical difference of mean ranks {ranking.critical_difference:.3g}"
-    )
-    differing = [pair for pair in ranking.pairs if pair.is_different]
-    for pair in differing:
-        yield f"{pair.better} is better than {pair.worse} (p = {pair.p_holm:.2g} after Holm)"
-    if not differing:
-        yield "no two of them are told apart"
 
 
 def markdown_lines(

@@ -12,7 +12,6 @@ import logging
 import os
 import sys
 import threading
-from pathlib import Path
 from typing import IO, Any, NoReturn, Self
 
 import click
@@ -91,13 +90,6 @@ def json_text(document: dict[str, Any]) -> str:
     except UnicodeEncodeError:
         return json.dumps(msgspec.json.decode(text), indent=2)
     return text
-
-
-def path_text(path: Path) -> str:
-    """
-    A path as text that any encoding of Unicode can hold.
-    """
-    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def leave(code: int) -> NoReturn:

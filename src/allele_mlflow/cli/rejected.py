@@ -16,13 +16,14 @@ import msgspec
 
 from allele_mlflow import settings as settings_module
 from allele_mlflow.cli.exit_codes import ExitCode
-from allele_mlflow.cli.output import json_text, path_text, say, shown
+from allele_mlflow.cli.output import json_text, say, shown
 from allele_mlflow.cli.resubmit import resubmit_all
-from allele_mlflow.cli.spools import find_spools, scopes
 from allele_mlflow.clock import utc_iso
 from allele_mlflow.queue import spool
 from allele_mlflow.records import RunSpec, RunState
 from allele_mlflow.sidecar.dead_letters import DeadLetter, DeadLetters
+from allele_mlflow.uris import path_text
+from allele_mlflow.watching.spools import find_spools, scopes
 
 #: Letters of one run that the text lists.
 LISTED = 100

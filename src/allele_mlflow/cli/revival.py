@@ -14,7 +14,6 @@ import msgspec
 
 from allele_mlflow import settings as settings_module
 from allele_mlflow.cli.output import complain
-from allele_mlflow.cli.spools import SpooledRun
 from allele_mlflow.cli.targets import find_target
 from allele_mlflow.errors import QueueError, SettingsError, SidecarStartError
 from allele_mlflow.queue import spool
@@ -23,6 +22,7 @@ from allele_mlflow.records import RunSpec
 from allele_mlflow.settings import Settings
 from allele_mlflow.sidecar.launch import ensure_sidecar
 from allele_mlflow.sidecar.profile import profile_of
+from allele_mlflow.watching.spools import SpooledRun
 
 
 def revive(runs: Iterable[SpooledRun], settings: Settings) -> set[Path]:

@@ -5,62 +5,32 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import click
-import msgspec
 
 from allele_mlflow import settings as settings_module
-from allele_mlflow.cli.output import complain, json_text, path_text, say, shown
+from allele_mlflow.cli.output import complain, json_text, say, shown
 from allele_mlflow.cli.revival import revive
-from allele_mlflow.cli.sidecars import Sidecar, find_sidecars
-from allele_mlflow.cli.spools import (
+from allele_mlflow.records import SEVERITIES
+from allele_mlflow.settings import Settings
+from allele_mlflow.sidecar.profile import is_served
+from allele_mlflow.watching.spool_look import (
+    SpoolLook,
+    look_into_spool,
+    sidecars_in,
+    spools_document,
+    status_of,
+)
+from allele_mlflow.watching.spools import (
     SpooledRun,
     describe_empty,
     find_all_spools,
     find_spools,
-    scopes,
-    spooled_runs,
 )
-from allele_mlflow.records import SEVERITIES
-from allele_mlflow.settings import Settings
-from allele_mlflow.sidecar.profile import is_served
 
 #: A shorter lag is none.
 SHOWN_LAG_S = 1.0
-
-
-@dataclass
-class _Spool:
-    """
-    What was found in one spool. `problem`: why it could not be looked into.
-    """
-
-    folder: Path
-    runs: list[SpooledRun] = field(default_factory=list)
-    sidecars: list[Sidecar] = field(default_factory=list)
-    #: Folders of the runs whose sidecar was started just now.
-    revived: Collection[Path] = ()
-    problem: str | None = None
-
-    @property
-    def waiting(self) -> list[SpooledRun]:
-        return [run for run in self.runs if run.is_waiting]
-
-    @property
-    def wanted_sidecars(self) -> list[Sidecar]:
-        """
-        Those that live, and those that are gone and left a run behind.
-        """
-        left = {
-            (run.folder.parent.parent, run.spec.profile)
-            for run in self.waiting
-            if run.folder not in self.revived
-        }
-        return [one for one in self.sidecars if one.is_held or (one.scope, one.profile) in left]
 
 
 @click.command()
@@ -90,9 +60,9 @@ def status(spool_dir: Path | None, with_done: bool, look_only: bool, as_json: bo
         except OSError as exc:
             if folder in usual:
                 raise
-            spools.append(_Spool(folder, problem=f"{folder}: {exc.strerror or exc}"))
+            spools.append(SpoolLook(folder, problem=f"{folder}: {exc.strerror or exc}"))
     if as_json:
-        say(json_text(_document(spools)))
+        say(json_text(spools_document(spools)))
     else:
         _show(spools, usual)
     for one in spools:
@@ -100,68 +70,15 @@ def status(spool_dir: Path | None, with_done: bool, look_only: bool, as_json: bo
             complain(f"cannot look into {shown(one.problem)}")
 
 
-def _look_into(folder: Path, settings: Settings, *, with_done: bool, look_only: bool) -> _Spool:
-    runs = list(spooled_runs(folder, with_done=with_done))
-    revived = set() if look_only else revive(runs, settings)
-    sidecars = [one for scope in scopes(folder) for one in find_sidecars(scope)]
-    return _Spool(folder, runs, sidecars, revived)
+def _look_into(folder: Path, settings: Settings, *, with_done: bool, look_only: bool) -> SpoolLook:
+    look = look_into_spool(folder, with_done=with_done)
+    if not look_only:
+        look.revived = revive(look.runs, settings)
+        look.sidecars = sidecars_in(folder) if look.revived else look.sidecars
+    return look
 
 
-def _document(spools: list[_Spool]) -> dict[str, Any]:
-    return {
-        "spool": path_text(spools[0].folder),
-        "runs": [_describe(one, run) for one in spools for run in one.runs],
-        "spools": [
-            {
-                "spool": path_text(one.folder),
-                "waiting_runs": len(one.waiting),
-                "pending": sum(run.ledger.pending for run in one.waiting),
-                "problem": one.problem,
-            }
-            for one in spools
-        ],
-        "sidecars": [
-            {"spool": path_text(one.folder)} | sidecar.describe()
-            for one in spools
-            for sidecar in one.sidecars
-        ],
-    }
-
-
-def _describe(place: _Spool, run: SpooledRun) -> dict[str, Any]:
-    state = run.state
-    return {
-        "run_uid": run.spec.run_uid,
-        "run_id": state.run_id if state else None,
-        "experiment": run.spec.experiment,
-        "run_name": run.spec.run_name,
-        "status": _status_of(run),
-        "store": run.spec.tracking_uri_masked,
-        "waiting": run.is_waiting,
-        "served": run.is_served,
-        "lag_s": state.lag_s if state and run.is_waiting else None,
-        "last_error": state.last_error if state else None,
-        "durable_count": state.durable_count if state else None,
-        "alerts": state.alert_counts if state else {},
-        "last_alert": state.last_alert if state else None,
-        "accepted": run.ledger.accepted,
-        "ledger": msgspec.to_builtins(run.ledger),
-        "spool": path_text(place.folder),
-        "starting": run.folder in place.revived,
-        "scope": run.folder.parent.parent.name,
-        "profile": run.spec.profile,
-        "updated_ns": state.updated_ns if state else None,
-        "damage": state.damage if state else [],
-    }
-
-
-def _status_of(run: SpooledRun) -> str:
-    if not run.is_described:
-        return "no description"
-    return run.state.status if run.state else "WAITING"
-
-
-def _show(spools: list[_Spool], usual: list[Path]) -> None:
+def _show(spools: list[SpoolLook], usual: list[Path]) -> None:
     quiet = [one for one in spools if not one.runs]
     for one in quiet:
         if one.folder == usual[0] or one.wanted_sidecars:
@@ -183,7 +100,7 @@ def _show(spools: list[_Spool], usual: list[Path]) -> None:
         say(f"nothing waits in {len(others)} other spool{'s' if len(others) > 1 else ''} of yours")
 
 
-def _show_table(place: _Spool) -> None:
+def _show_table(place: SpoolLook) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -199,7 +116,7 @@ def _show_table(place: _Spool) -> None:
         table.add_row(
             Text(shown(run.name)),
             Text(shown(run.spec.experiment)),
-            _status_of(run),
+            status_of(run),
             _sidecar_of(place, run, health.get((run.folder.parent.parent, run.spec.profile))),
             f"{run.ledger.accepted:,}",
             f"{run.ledger.pending:,}",
@@ -211,7 +128,7 @@ def _show_table(place: _Spool) -> None:
     say(capture.get(), nl=False)
 
 
-def _sidecar_of(place: _Spool, run: SpooledRun, health: str | None) -> str:
+def _sidecar_of(place: SpoolLook, run: SpooledRun, health: str | None) -> str:
     if not run.is_waiting:
         return "-"
     if run.folder in place.revived:
@@ -223,14 +140,14 @@ def _sidecar_of(place: _Spool, run: SpooledRun, health: str | None) -> str:
     return f"{text}, lag {lag_s:,.0f} s" if lag_s >= SHOWN_LAG_S else text
 
 
-def _show_errors(place: _Spool) -> None:
+def _show_errors(place: SpoolLook) -> None:
     for run in place.runs:
         if run.state is not None and run.state.last_error:
             # below the table, whole: a column of it would be nine characters wide
             say(f"last error of {shown(run.name)}: {shown(run.state.last_error)}")
 
 
-def _show_alerts(place: _Spool) -> None:
+def _show_alerts(place: SpoolLook) -> None:
     for run in place.runs:
         state = run.state
         if state is None or not state.last_alert:
@@ -240,7 +157,7 @@ def _show_alerts(place: _Spool) -> None:
         say(f"alerts of {shown(run.name)}: {', '.join(counts)}; last {shown(state.last_alert)}")
 
 
-def _show_sidecars(place: _Spool) -> None:
+def _show_sidecars(place: SpoolLook) -> None:
     for one in place.wanted_sidecars:
         status = one.status
         who = f"sidecar {one.pid or '?'}" + (" (a thread)" if one.is_thread else "")
@@ -258,7 +175,7 @@ def _show_sidecars(place: _Spool) -> None:
             say(f"  its last error: {shown(status.last_error)}")
 
 
-def _show_hint(place: _Spool) -> None:
+def _show_hint(place: SpoolLook) -> None:
     left = [
         run
         for run in place.waiting

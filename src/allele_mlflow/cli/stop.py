@@ -15,18 +15,25 @@ import psutil
 
 from allele_mlflow import settings as settings_module
 from allele_mlflow.cli.exit_codes import ExitCode
-from allele_mlflow.cli.output import complain, json_text, path_text, say, shown
-from allele_mlflow.cli.sidecars import (
+from allele_mlflow.cli.output import complain, json_text, say, shown
+from allele_mlflow.clock import now_monotonic_s, pause_s
+from allele_mlflow.queue.locks import is_locked
+from allele_mlflow.sidecar.profile import lock_path
+from allele_mlflow.uris import path_text
+from allele_mlflow.watching.sidecars import (
     Sidecar,
     ask_to_leave,
     find_process,
     find_sidecars,
     has_ended,
 )
-from allele_mlflow.cli.spools import SpooledRun, find_all_spools, find_spools, scopes, spooled_runs
-from allele_mlflow.clock import now_monotonic_s, pause_s
-from allele_mlflow.queue.locks import is_locked
-from allele_mlflow.sidecar.profile import lock_path
+from allele_mlflow.watching.spools import (
+    SpooledRun,
+    find_all_spools,
+    find_spools,
+    scopes,
+    spooled_runs,
+)
 
 LOOK_S = 0.05
 

@@ -16,7 +16,6 @@ import click
 from allele_mlflow import settings as settings_module
 from allele_mlflow.cli.exit_codes import ExitCode
 from allele_mlflow.cli.output import Progress, say
-from allele_mlflow.cli.spools import describe_empty, find_spools, scopes, spooled_runs
 from allele_mlflow.cli.sync_outcome import SyncOutcome
 from allele_mlflow.cli.targets import adapt_spec, find_target
 from allele_mlflow.clock import now_monotonic_s
@@ -26,6 +25,7 @@ from allele_mlflow.settings import Settings, mask_secrets
 from allele_mlflow.sidecar.store import open_store
 from allele_mlflow.sidecar.worker import Worker, raise_descriptor_limit
 from allele_mlflow.tracking.protocol import Tracking
+from allele_mlflow.watching.spools import describe_empty, find_spools, scopes, spooled_runs
 
 LOOK_S = 0.5
 #: An upload shows no progress; one that is slower than this is given up.

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from allele_mlflow.cli.exit_codes import ExitCode
 from allele_mlflow.cli.output import complain, say, shown
-from allele_mlflow.cli.spools import SpooledRun, look_again
 from allele_mlflow.cli.targets import explain_left
 from allele_mlflow.settings import mask_secrets
+from allele_mlflow.watching.spools import SpooledRun, look_again
 
 
 @dataclass

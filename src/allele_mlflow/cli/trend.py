@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,47 +25,11 @@ from allele_mlflow.settings import Settings
 from allele_mlflow.units import Direction
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from allele_mlflow.analysis.finding_states import FindingState, State
-    from allele_mlflow.analysis.trend import TrendReport
     from allele_mlflow.analysis.trend_findings import TrendFinding
-    from allele_mlflow.tracking.frames import RunFrames
+    from allele_mlflow.analysis.trend_scan import TrendScan
 
 _STYLES = {"regression": "bold red", "improvement": "green", "neutral": "yellow"}
 _SHORT_COMMIT = 10
-
-
-@dataclass(frozen=True)
-class _Scan:
-    """
-    A scan and what people have said about its findings.
-    """
-
-    experiment_id: str
-    series: pd.DataFrame
-    report: TrendReport
-    states: dict[str, FindingState]
-    #: What `confirm` found of findings, by their ids.
-    confirmations: dict[str, str]
-
-    def state_of(self, finding: TrendFinding) -> State:
-        from allele_mlflow.analysis.finding_states import State, finding_id
-
-        said = self.states.get(finding_id(finding.key))
-        return said.state if said is not None else State.NEW
-
-    def commits(self, finding: TrendFinding) -> tuple[str | None, str | None]:
-        """
-        Of the execution before the finding, and of its own.
-        """
-        of_series = self.series[
-            (self.series["cell"] == finding.key.cell)
-            & (self.series["metric"] == finding.key.metric)
-        ]
-        commits = list(of_series["commit"])
-        before = commits[finding.index - 1] if finding.index else None
-        return before, commits[finding.index]
 
 
 @click.command()
@@ -129,70 +93,33 @@ def _scan(
     metrics: Sequence[str],
     preset: str,
     directions: dict[str, Direction],
-) -> _Scan:
-    from allele_mlflow import suite_tags as tags
+) -> TrendScan:
     from allele_mlflow.analysis.changes import SENSITIVE, STRICT
-    from allele_mlflow.analysis.finding_states import TAG_PREFIX, decode_states
-    from allele_mlflow.analysis.frames import read_experiments
-    from allele_mlflow.analysis.histories import SUCCESS_METRIC, execution_series
-    from allele_mlflow.analysis.selection import find_experiments, read_facts
-    from allele_mlflow.analysis.suite_comparison import OF_EVERY_RUN
-    from allele_mlflow.analysis.trend import scan_trends
-    from allele_mlflow.tracking.experiment_tags import read_experiment_tags
+    from allele_mlflow.analysis.selection import find_experiments
+    from allele_mlflow.analysis.trend_scan import scan_experiment
     from allele_mlflow.tracking.reader import open_reader
 
     uri = settings.tracking_uri
     with contextlib.closing(open_reader(uri)) as reader:
         (found,) = find_experiments(reader, [experiment], prefix=settings.experiment_prefix)
-        frames = read_experiments(reader, [found])
-        confirmed = reader.runs(
-            [found], tag_keys=[tags.FINDING, tags.CONFIRMATION], param_keys=[], metric_keys=[]
+        return scan_experiment(
+            reader,
+            uri,
+            found,
+            metrics=metrics,
+            preset=STRICT if preset == "strict" else SENSITIVE,
+            directions=directions,
         )
-    suites = frames.runs[frames.runs["kind"] == tags.RunKind.SUITE]["run_id"]
-    facts = read_facts(uri, suites.iloc[0] if len(suites) else None)
-    told = {name: one.direction for name, one in facts.metrics.items()}
-    told |= {SUCCESS_METRIC: Direction.HIGHER} | directions
-    wanted = list(metrics)
-    if not wanted and facts.metrics:
-        wanted = [*facts.metrics, *OF_EVERY_RUN, SUCCESS_METRIC]
-    series = execution_series(frames, metrics=wanted)
-    states = decode_states(read_experiment_tags(uri, found, prefix=TAG_PREFIX))
-    report = scan_trends(
-        series,
-        preset=STRICT if preset == "strict" else SENSITIVE,
-        directions={name: one for name, one in told.items() if one is not Direction.NONE},
-        known=[one.key for one in states.values()],
-    )
-    return _Scan(found, series, report, states, _confirmations(confirmed))
-
-
-def _confirmations(confirmed: RunFrames) -> dict[str, str]:
-    """
-    The newest verdict of `confirm` on each finding, from the tags of its runs, newest first.
-    """
-    from allele_mlflow import suite_tags as tags
-
-    told: dict[str, dict[str, str]] = {}
-    for run_id, key, value in confirmed.tags.itertuples(index=False, name=None):
-        told.setdefault(run_id, {})[key] = value
-    found: dict[str, str] = {}
-    for run_id in confirmed.runs["run_id"]:
-        finding, verdict = (
-            told.get(run_id, {}).get(key) for key in (tags.FINDING, tags.CONFIRMATION)
-        )
-        if finding is not None and verdict is not None:
-            found.setdefault(finding, verdict)
-    return found
 
 
 def _say_of(
     settings: Settings,
-    scan: _Scan,
+    scan: TrendScan,
     acknowledge: str | None,
     resolve: str | None,
     reopen: str | None,
     reason: str,
-) -> _Scan:
+) -> TrendScan:
     """
     Note what was said of a finding; the scan with it.
     """
@@ -243,7 +170,7 @@ def _user() -> str:
         return "unknown"
 
 
-def _code(scan: _Scan) -> ExitCode:
+def _code(scan: TrendScan) -> ExitCode:
     from allele_mlflow.analysis.finding_states import State
     from allele_mlflow.analysis.trend_findings import FindingKind, Outcome
 
@@ -258,22 +185,8 @@ def _code(scan: _Scan) -> ExitCode:
     return ExitCode.FAILED if is_bad else ExitCode.FINE
 
 
-def _shown(scan: _Scan, *, show_all: bool) -> list[TrendFinding]:
-    from allele_mlflow.analysis.finding_states import State
-    from allele_mlflow.analysis.trend_findings import FindingKind, Outcome
-
-    order = list(Outcome)
-    found = [
-        one
-        for one in scan.report.findings
-        if show_all
-        or (one.kind is not FindingKind.OUTLIER and scan.state_of(one) is not State.RESOLVED)
-    ]
-    return sorted(found, key=lambda one: (order.index(one.outcome), -one.started_ms))
-
-
-def _lines(scan: _Scan, *, show_all: bool) -> Iterator[str]:
-    found = _shown(scan, show_all=show_all)
+def _lines(scan: TrendScan, *, show_all: bool) -> Iterator[str]:
+    found = scan.findings(show_all=show_all)
     if found:
         yield rendered(_table(scan, found)).rstrip()
     report = scan.report
@@ -291,7 +204,7 @@ def _lines(scan: _Scan, *, show_all: bool) -> Iterator[str]:
         )
 
 
-def _table(scan: _Scan, found: Sequence[TrendFinding]) -> Table:
+def _table(scan: TrendScan, found: Sequence[TrendFinding]) -> Table:
     from allele_mlflow.analysis.finding_states import finding_id
 
     table = Table(box=box.SIMPLE_HEAD)
@@ -319,11 +232,11 @@ def _date(finding: TrendFinding) -> str:
     return utc_iso(finding.started_ms * 1_000_000)[:16].replace("T", " ")
 
 
-def _document(scan: _Scan) -> dict[str, Any]:
+def _document(scan: TrendScan) -> dict[str, Any]:
     from allele_mlflow.analysis.finding_states import finding_id
 
     findings = []
-    for one in _shown(scan, show_all=True):
+    for one in scan.findings(show_all=True):
         before, after = scan.commits(one)
         said = scan.states.get(finding_id(one.key))
         findings.append(

@@ -20,11 +20,12 @@ from allele_mlflow import settings as settings_module
 from allele_mlflow.cli.exit_codes import ExitCode
 from allele_mlflow.cli.output import OutputError, complain, json_text, say, shown
 from allele_mlflow.cli.sparklines import glyphs_for
-from allele_mlflow.cli.spools import describe_empty, find_all_spools, find_spools
-from allele_mlflow.cli.watch_document import document
 from allele_mlflow.cli.watch_frame import Frame, Line
-from allele_mlflow.cli.watched_run import KnownRun, RunLook, find_run, known_runs, look_at
+from allele_mlflow.cli.watched_run import find_run
 from allele_mlflow.clock import pause_s
+from allele_mlflow.watching.run_document import document
+from allele_mlflow.watching.run_look import KnownRun, RunLook, known_runs, look_at
+from allele_mlflow.watching.spools import describe_empty, find_all_spools, find_spools
 
 if TYPE_CHECKING:
     from rich.console import Console, Group

@@ -6,17 +6,17 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from allele_mlflow.cli.output import shown
 from allele_mlflow.cli.sparklines import UNICODE, Glyphs
 from allele_mlflow.cli.watch_table import KeyRow, fit, rate_text, table_lines
-from allele_mlflow.cli.watched_run import RunLook
 from allele_mlflow.queue.live import KEPT_KEYS, LivePhase, LiveView
 from allele_mlflow.records import SEVERITIES
+from allele_mlflow.watching.run_document import chosen_keys
+from allele_mlflow.watching.run_look import RunLook
 
 #: Resources that are shown beside the keys, in this order.
 RESOURCES = re.compile(
@@ -196,16 +196,6 @@ class Frame:
         ]
         more = f"; and {count - len(texts):,} more" if count > len(texts) else ""
         return Line(f"{what}: {'; '.join(texts)}{more}", "cyan")
-
-
-def chosen_keys(view: LiveView, globs: Iterable[str]) -> list[str]:
-    """
-    The keys that fit a glob, in the order in which they came; without globs all but resources.
-    """
-    wanted = list(globs)
-    if wanted:
-        return [name for name in view.keys if any(fnmatchcase(name, glob) for glob in wanted)]
-    return [name for name, key in view.keys.items() if not key.is_resource]
 
 
 def shown_resources(view: LiveView) -> list[str]:

@@ -7,13 +7,13 @@ and long names are cut, the newest value stays.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len, set_cell_size
 
 from allele_mlflow.cli.sparklines import UNICODE, Glyphs, sparkline
+from allele_mlflow.watching.run_document import bounds
 
 #: Beside the key, in the order in which they are given room.
 NUMBERS = ("last", "step", "per s", "min", "max")
@@ -48,14 +48,6 @@ class KeyRow:
             case _:
                 low, high = bounds(self.values)
                 return value_text(low if column == "min" else high)
-
-
-def bounds(values: Sequence[float]) -> tuple[float, float]:
-    """
-    The least and the greatest, infinities among them; NaN where there is nothing else.
-    """
-    numbers = [value for value in values if not math.isnan(value)]
-    return (min(numbers), max(numbers)) if numbers else (math.nan, math.nan)
 
 
 def value_text(value: float) -> str:

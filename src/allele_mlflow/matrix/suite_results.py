@@ -20,7 +20,6 @@ import pandas as pd
 
 from allele_mlflow import suite_tags as tags
 from allele_mlflow.clock import now_ns
-from allele_mlflow.environment.fingerprint import Environment
 from allele_mlflow.errors import TrackingError
 from allele_mlflow.matrix.history import await_spooled
 from allele_mlflow.matrix.prepared import ENVIRONMENT_FILE, Prepared
@@ -42,8 +41,6 @@ from allele_mlflow.units import Direction
 _logger = logging.getLogger(__name__)
 
 REPORT_FILE = "report.html"
-#: Readings that the figure of convergence is made of, at most.
-MOST_READINGS = 1_000_000
 #: Runs of an execution in which anomalies are looked for at its end.
 MOST_RUNS = 500
 
@@ -211,9 +208,9 @@ class SuiteResults:
         log.metrics(numbers)
         log.tags(
             {
-                "allele.suite.finished": outcome.finished_count,
-                "allele.suite.failed": outcome.failed_count,
-                "allele.suite.not_run": outcome.left_count,
+                tags.FINISHED_COUNT: outcome.finished_count,
+                tags.FAILED_COUNT: outcome.failed_count,
+                tags.NOT_RUN_COUNT: outcome.left_count,
             }
         )
 
@@ -277,9 +274,12 @@ class SuiteResults:
         return {name: facts.direction for name, facts in objectives}
 
     def _summary(self, outcome: Outcome, frame: pd.DataFrame, log: RunLogger) -> SuiteSummary:
+        from allele_mlflow.summaries.execution import environment_lines
+
         suite = self._prepared.suite
         environment = self._prepared.environment
         log.json(msgspec.to_builtins(environment), ENVIRONMENT_FILE)
+        gathered = self._from_store(frame)
         notes = [*self._notes]
         if outcome.is_interrupted:
             notes.append("The execution was interrupted: some trials are missing.")
@@ -294,7 +294,6 @@ class SuiteResults:
                 for name, facts in suite.objectives.items()
             ),
             results=frame,
-            history=self._history(outcome, frame),
             failures=tuple(
                 FailureGroup(
                     group.category.value,
@@ -316,45 +315,52 @@ class SuiteResults:
             },
             environment=environment_lines(environment),
             notes=tuple(notes),
+            **gathered,
         )
 
-    def _history(self, outcome: Outcome, frame: pd.DataFrame) -> pd.DataFrame:
+    def _from_store(self, frame: pd.DataFrame) -> dict[str, Any]:
         """
-        The readings of the objectives, of all trials that are in MLflow.
+        What a summary takes from MLflow: readings of the objectives, the execution before.
         """
+        from allele_mlflow.analysis.frames import read_experiments
+        from allele_mlflow.analysis.selection import facts_of_suite
+        from allele_mlflow.summaries.evidence import (
+            compare_with_before,
+            find_execution,
+            search_curves,
+        )
+        from allele_mlflow.summaries.execution import SECONDS, objective_history, objectives_of
         from allele_mlflow.tracking.reader import open_reader
 
-        objectives = list(self._prepared.suite.objectives)
         assert self._log is not None
+        facts = facts_of_suite(msgspec.to_builtins(self._prepared.suite))
+        objectives = objectives_of(facts)
         if not objectives or self._settings.is_offline:
-            return pd.DataFrame()
+            return {}
+        uri = self._settings.tracking_uri
         try:
-            with contextlib.closing(open_reader(self._settings.tracking_uri)) as reader:
-                runs = reader.runs(
-                    with_tags={tags.EXECUTION: self._log.run_uid},
-                    tag_keys=[tags.RUN_UID],
-                    param_keys=[],
-                    metric_keys=[],
+            with contextlib.closing(open_reader(uri)) as reader:
+                experiment_id = reader.experiment_id_of(self._log.experiment)
+                frames = read_experiments(
+                    reader,
+                    [experiment_id] if experiment_id else [],
+                    metric_keys=[*(one.name for one in objectives), SECONDS],
                 )
-                ids = dict(zip(runs.tags["value"], runs.tags["run_id"], strict=True))
+                ids = dict(zip(frames.runs["run_uid"], frames.runs["run_id"], strict=True))
                 frame["run_id"] = [ids.get(uid) for uid in frame["run_uid"]]
-                wanted = frame[frame["run_id"].notna()].set_index("run_id")
-                pages, count = [], 0
-                for page in reader.history(list(wanted.index), objectives):
-                    pages.append(page)
-                    count += len(page)
-                    if count >= MOST_READINGS:
-                        self._notes.append(
-                            f"The figure of convergence is of the first {count:,} readings."
-                        )
-                        break
+                history, notes = objective_history(reader, frame, [one.name for one in objectives])
+            found = find_execution(frames, self._log.run_uid)
+            comparison, note = (
+                compare_with_before(uri, found, facts=facts, environment=self._prepared.environment)
+                if found is not None
+                else (None, "")
+            )
         except TrackingError as exc:
-            self._notes.append(f"No figure of convergence: {exc}")
-            return pd.DataFrame()
-        if not pages:
-            return pd.DataFrame()
-        readings = pd.concat(pages, ignore_index=True)
-        return readings.join(wanted[["cell", "cell_key", "repeat"]], on="run_id")
+            self._notes.append(f"No curves, and no comparison with the execution before: {exc}")
+            return {}
+        self._notes += [*notes, *([note] if note else [])]
+        searches = tuple(search_curves(history, objectives))
+        return {"history": history, "comparison": comparison, "searches": searches}
 
     def _find_report(self, run_id: str) -> str | None:
         """
@@ -393,21 +399,6 @@ def _log_curves(readings: pd.DataFrame, objective: Objective, log: RunLogger, fi
     log.table(areas, f"anytime/{file}_areas.csv")
     log.table(curves.running_times(), f"anytime/{file}_running_times.csv")
     log.metric(f"objective/{objective.name}/anytime_area_mean", float(areas["area"].mean()))
-
-
-def environment_lines(environment: Environment) -> dict[str, object]:
-    """
-    What a reader wants to know of a machine, in few lines.
-    """
-    told = msgspec.to_builtins(environment)
-    names = ("host", "system", "cpu_model", "usable_cpu_count", "python", "commit", "is_dirty")
-    found = {name.replace("_", " "): told[name] for name in names if told.get(name) is not None}
-    if environment.memory_bytes is not None:
-        found["memory"] = f"{environment.memory_bytes / (1 << 30):.0f} GiB"
-    gpus = [gpu.name for gpu in environment.gpus or ()]
-    if gpus:
-        found["GPUs"] = ", ".join(map(str, gpus))
-    return found
 
 
 def report_place(artifact_uri: str) -> str:

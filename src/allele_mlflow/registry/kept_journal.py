@@ -137,12 +137,27 @@ class KeptJournal:
         What is wrong with a document that was kept; None where it is as it was.
         """
         try:
-            data = self._client.fetch_file(self.run_id, f"{EVIDENCE_FOLDER}/{digest}.json")
+            self.read_evidence(digest)
         except NotFoundError:
             return "its evidence is gone"
-        if hashlib.sha256(data).hexdigest() != digest:
+        except RegistryError:
             return "its evidence was changed"
         return None
+
+    def read_evidence(self, digest: str) -> bytes:
+        """
+        A document that was kept.
+
+        Raises:
+            NotFoundError: it is gone.
+            RegistryError: it was changed.
+        """
+        data = self._client.fetch_file(self.run_id, f"{EVIDENCE_FOLDER}/{digest}.json")
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise RegistryError(
+                f"the evidence {digest} of {self.name} was changed", kind=ErrorKind.TAMPERED
+            )
+        return data
 
     def mirror(self) -> Chain:
         """

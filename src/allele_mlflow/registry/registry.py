@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from allele_mlflow.errors import (
     ErrorKind,
     NotFoundError,
@@ -29,16 +27,15 @@ from allele_mlflow.registry.contents import (
 )
 from allele_mlflow.registry.genomes import Genome, read_genome
 from allele_mlflow.registry.journal import (
-    LONGEST_REASON,
-    Action,
     Chain,
     Entry,
     Stage,
     Standing,
     read_chain,
 )
-from allele_mlflow.registry.kept_journal import KeptJournal, next_entry
+from allele_mlflow.registry.kept_journal import KeptJournal
 from allele_mlflow.registry.kept_versions import load_version
+from allele_mlflow.registry.moves import Move, write_move
 from allele_mlflow.registry.registration import (
     Registered,
     Wanted,
@@ -249,23 +246,20 @@ class Registry:
             PromotionRefusedError: another one holds it, or took it meanwhile.
         """
         journal = self._journal(name)
-        return self._move(
-            "promote",
-            journal,
-            journal.read(),
-            version,
-            stage,
-            reason=reason,
-            holder=holder,
-            evidence=evidence,
-        )
+        wanted = Move("promote", version, stage, reason, holder=holder, evidence=evidence)
+        return write_move(journal, journal.read(), wanted, by=self._by)
 
-    def rollback(self, name: str, stage: Stage, *, reason: str) -> Entry:
+    def rollback(self, name: str, stage: Stage, *, reason: str, holder: int | None = None) -> Entry:
         """
         Give a stage back to who held it before.
 
+        Args:
+            name: The model's.
+            stage: Which.
+            reason: Why.
+            holder: Who is thought to hold it now; by default who does.
         Raises:
-            PromotionRefusedError: nobody did.
+            PromotionRefusedError: nobody did, or another one holds it.
         """
         journal = self._journal(name)
         chain = journal.read()
@@ -276,15 +270,36 @@ class Registry:
             )
         if not reason:
             raise RegistryError("a rollback wants a reason", kind=ErrorKind.BAD_REGISTRY)
-        return self._move("rollback", journal, chain, before[-1], stage, reason=reason)
+        wanted = Move("rollback", before[-1], stage, reason, holder=holder)
+        return write_move(journal, chain, wanted, by=self._by)
 
-    def archive(self, name: str, version: int, *, reason: str) -> Entry:
+    def archive(
+        self, name: str, version: int, *, reason: str, stands: Stage | None = None
+    ) -> Entry:
         """
         Take a version out of use.
+
+        Args:
+            name: The model's.
+            version: Of it.
+            reason: Why.
+            stands: The stage that it is thought to stand in now; by default where it does.
+        Raises:
+            PromotionRefusedError: it stands elsewhere.
         """
         journal = self._journal(name)
-        chain = journal.read()
-        return self._move("archive", journal, chain, version, Stage.ARCHIVED, reason=reason)
+        wanted = Move("archive", version, Stage.ARCHIVED, reason, stands=stands)
+        return write_move(journal, journal.read(), wanted, by=self._by)
+
+    def evidence(self, name: str, digest: str) -> bytes:
+        """
+        A document of evidence by the hash that an entry names it by.
+
+        Raises:
+            NotFoundError: it is gone.
+            RegistryError: it was changed.
+        """
+        return self._journal(name).read_evidence(digest)
 
     def models(self) -> list[StoredModel]:
         """
@@ -344,7 +359,7 @@ class Registry:
                 f"{self._by} registered version {version}: want the approval of another one",
                 kind=ErrorKind.GATE,
             )
-        return self._move("approve", journal, chain, version, stage, reason=reason)
+        return write_move(journal, chain, Move("approve", version, stage, reason), by=self._by)
 
     def verify(
         self,
@@ -386,59 +401,6 @@ class Registry:
         wanted = Wanted(kept, stage, reason, tags, is_new_schema)
         return register_version(self._client, journal, wanted, by=self._by)
 
-    def _move(
-        self,
-        action: Action,
-        journal: KeptJournal,
-        first: Chain,
-        version: int,
-        stage: Stage,
-        *,
-        reason: str,
-        holder: int | None = None,
-        evidence: bytes | None = None,
-    ) -> Entry:
-        """
-        Write a transition that was decided on what `first` says; refused where another one holds
-        the stage by now.
-        """
-        if len(reason) > LONGEST_REASON:
-            raise RegistryError(
-                f"a reason of {len(reason):,} characters: want at most {LONGEST_REASON:,}",
-                kind=ErrorKind.BAD_REGISTRY,
-            )
-        name = journal.name
-        expected = first.standing().holders.get(stage) if holder is None else holder or None
-        entries = first.registrations()
-        if version not in entries:
-            raise NotFoundError(f"{name!r} has no version {version}", kind=ErrorKind.NOT_FOUND)
-
-        kept = journal.keep_evidence(evidence) if evidence is not None else (None, None)
-
-        def entry(chain: Chain) -> Entry:
-            present = chain.standing().holders.get(stage)
-            if present != expected:
-                raise PromotionRefusedError(
-                    f"{name}@{stage} is held by {_whom(present)}, not {_whom(expected)}: "
-                    "look again, another one was faster",
-                    kind=ErrorKind.OTHER_HOLDER,
-                    holder=present,
-                    expected=expected,
-                )
-            made = next_entry(
-                *(chain, action, name, version, stage),
-                by=self._by,
-                reason=reason,
-                content=entries[version].content,
-                holder=present,
-            )
-            return msgspec.structs.replace(made, evidence=kept[0], evidence_uri=kept[1])
-
-        written = journal.append(entry)
-        assert written is not None
-        journal.mirror()
-        return written
-
     def _chain_of(self, name: str) -> Chain:
         return self._journal(name).read()
 
@@ -461,16 +423,18 @@ def open_registry(settings: Settings, *, by: str | None = None) -> Registry:
         raise RegistryError(
             "the setting model_registry_enabled is false", kind=ErrorKind.BAD_REGISTRY
         )
-    client = RegistryClient(
+    return Registry(open_client(settings), by=by)
+
+
+def open_client(settings: Settings) -> RegistryClient:
+    """
+    The store of the registry of the settings.
+    """
+    return RegistryClient(
         settings.model_registry_uri,
         experiment=f"{settings.experiment_prefix}registry",
         artifact_location=settings.experiment_artifact_location,
     )
-    return Registry(client, by=by)
-
-
-def _whom(version: int | None) -> str:
-    return "nobody" if version is None else f"version {version}"
 
 
 def _user() -> str:

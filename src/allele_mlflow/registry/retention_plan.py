@@ -29,9 +29,9 @@ from allele_mlflow.registry.retention import (
 )
 from allele_mlflow.registry.retention_roots import Registries, open_registries, own_roots
 from allele_mlflow.settings import Settings
+from allele_mlflow.tracking.client_registry import MODEL_TAG
 from allele_mlflow.tracking.frames import Reader
 from allele_mlflow.tracking.reader import open_reader
-from allele_mlflow.tracking.registry_client import MODEL_TAG
 from allele_mlflow.tracking.run_artifacts import RunArtifacts
 from allele_mlflow.units import Direction
 
@@ -104,8 +104,30 @@ def plan_retention(
     Cost: one look at all runs of the store and their tags, and for each run that may go a listing
     of its artifacts.
     """
+    decisions = decide_retention(
+        settings,
+        rules,
+        experiments=experiments,
+        registries=registries or open_registries(settings, has_registry=has_registry),
+        on_progress=on_progress,
+    )
+    artifacts = RunArtifacts(settings.tracking_uri)
+    return RetentionPlan(tuple(weigh_decisions(artifacts, decisions, rules, on_progress)))
+
+
+def decide_retention(
+    settings: Settings,
+    rules: Rules,
+    *,
+    experiments: Sequence[str],
+    registries: Registries,
+    on_progress: OnProgress = lambda doing, done, total: None,
+) -> list[Decision]:
+    """
+    The same before anybody has looked at what the runs have: those that go may have nothing that
+    goes. Arguments and errors as of `plan_retention`.
+    """
     uri, now_ms = settings.tracking_uri, now_ns() // 1_000_000
-    known_registries = registries or open_registries(settings, has_registry=has_registry)
     with contextlib.closing(open_reader(uri)) as reader:
         on_progress("reading runs", 0, 0)
         runs = read_runs(reader)
@@ -115,11 +137,9 @@ def plan_retention(
         if problem is not None:
             raise RegistryError(problem, kind=ErrorKind.UNCLEAR)
         on_progress("reading the registry", 0, 0)
-        reached = reached_runs(runs, known_registries)
+        reached = reached_runs(runs, registries)
         best = _best(reader, uri, wanted, rules) if rules.keep_best else None
-    decisions = decide(runs, wanted, reached, rules, now_ms=now_ms, best=best)
-    weighed = _weighed(RunArtifacts(uri), decisions, rules, on_progress)
-    return RetentionPlan(tuple(weighed))
+    return decide(runs, wanted, reached, rules, now_ms=now_ms, best=best)
 
 
 def reached_runs(runs: KnownRuns, registries: Registries) -> dict[str, str]:
@@ -248,14 +268,19 @@ def _suite_of(run: KnownRun) -> tuple[str, str | None]:
     return run.experiment, run.suite
 
 
-def _weighed(
+def weigh_decisions(
     artifacts: RunArtifacts,
     decisions: Sequence[Decision],
     rules: Rules,
-    on_progress: OnProgress,
+    on_progress: OnProgress = lambda doing, done, total: None,
 ) -> Iterator[Decision]:
     """
     The decisions, once it is known what the runs that may go have.
+
+    Raises:
+        TrackingError: the store of artifacts does not answer.
+
+    Cost: for each run that may go a listing of its artifacts.
     """
     total, done, failures = sum(one.is_deleted for one in decisions), 0, 0
 

@@ -1,5 +1,5 @@
 """
-A suite's report as one HTML file: opens from a disk, asks no other address for anything.
+A report as one HTML file: opens from a disk, asks no other address for anything.
 
 Tables say everything without JavaScript; figures are drawn where there is some. Text from outside
 passes Jinja's escaping; the file's own policy (CSP) forbids it to load or send anything.
@@ -8,19 +8,19 @@ passes Jinja's escaping; the file's own policy (CSP) forbids it to load or send 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
 
 import jinja2
-import pandas as pd
 from markupsafe import Markup
 
 from allele_mlflow.reports import tables
-from allele_mlflow.reports.figures import convergence, objective_by_cell, plotly_script
-from allele_mlflow.reports.summary import Objective, SuiteSummary, ordered_cells, outcomes_of
-from allele_mlflow.reports.wording import MISSING
+from allele_mlflow.reports.figures import plotly_script
+from allele_mlflow.reports.page import Page, Section
+from allele_mlflow.reports.suite_page import suite_page
+from allele_mlflow.reports.summary import SuiteSummary
 
 #: What a report may weigh, plotly.js and all, and what of it may be tables.
 REPORT_BYTES_MAX = 5_900_000
@@ -29,8 +29,13 @@ _TABLES_BYTES_MAX = 600_000
 _ROW_COUNTS = (tables.MOST_ROWS, 200, 80, 30)
 #: Of the page around a figure.
 _FRAME_BYTES = 2000
+#: What the title and the legend above a figure take of its height.
+_TITLE_PX, _LEGEND_PX = 45, 28
 #: What a dark page changes in a trace: looks, never data.
-_LOOKS = ("marker", "line", "fillcolor", "hoverlabel")
+_LOOKS = (
+    *("marker", "line", "fillcolor", "hoverlabel"),
+    *("insidetextfont", "textfont", "error_x", "error_y"),
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class PageFigure:
     data: Markup
 
 
-#: An objective's figures; None for one that was left out.
+#: A section's figures; None for one that was left out.
 Figures: TypeAlias = tuple[PageFigure | None, ...]
 
 
@@ -55,119 +60,72 @@ def suite_report(summary: SuiteSummary) -> str:
 
     Raises:
         ValueError: a frame lacks a column, or a moment its time zone.
+    """
+    return write_report(suite_page(summary))
 
-    Cost: plotly.js is in it, so some 5 MB, and under 6 MB whatever the suite's size: tables and
+
+def write_report(page: Page) -> str:
+    """
+    A report as a whole HTML document.
+
+    Raises:
+        ValueError: a frame that is drawn lacks a column.
+
+    Cost: plotly.js is in it, so some 5 MB, and under 6 MB whatever there is to report: tables and
     figures are bounded, and say so where they leave something out.
     """
+    sections = [one for one in page.sections if one.table.rows or not one.is_optional]
     for most_rows in _ROW_COUNTS:
-        page = _tables_of(summary, most_rows)
-        plain = _render(page, [()] * len(summary.objectives), script="")
+        plain = _render(page, [(one, ()) for one in sections], most_rows=most_rows, script="")
         if len(plain.encode()) <= _TABLES_BYTES_MAX:
             break
     script = plotly_script()
     left_bytes = REPORT_BYTES_MAX - len(plain.encode()) - len(script.encode())
-    chosen = list(_choose_figures(summary, left_bytes))
-    return _render(page, chosen, script=script if any(map(any, chosen)) else "")
+    chosen = list(_choose_figures(sections, left_bytes))
+    is_drawn = any(any(figures) for _, figures in chosen)
+    return _render(page, chosen, most_rows=most_rows, script=script if is_drawn else "")
 
 
-def _tables_of(summary: SuiteSummary, most_rows: int) -> dict[str, Any]:
+def _render(
+    page: Page, chosen: list[tuple[Section, Figures]], *, most_rows: int, script: str
+) -> str:
+    template = _environment().get_template("report.html")
+    return template.render(
+        page=page,
+        sections=[(one, one.table.bounded(most_rows), figures) for one, figures in chosen],
+        plotly=Markup(script),
+    )
+
+
+def _choose_figures(sections: list[Section], left_bytes: int) -> Iterator[tuple[Section, Figures]]:
     """
-    All that a page says without its figures.
+    The sections with their figures; None stands for one that would make the file too large.
     """
-    page = {
-        "cells": tables.cells_table(summary),
-        "failures": tables.failures_table(summary),
-        "parameters": tables.parameters_table(summary),
-        "settings": tables.pairs_table(summary.settings),
-        "environment": tables.pairs_table(summary.environment),
-        "links": tables.links_table(summary),
-    }
-    return {
-        "name": tables.name_of(summary),
-        "headline": tables.headline_of(summary),
-        "notes": tables.notes_of(summary),
-        "objectives": [
-            (tables.title_of(one), tables.objective_table(summary, one).bounded(most_rows))
-            for one in summary.objectives
-        ],
-        "missing": MISSING,
-        **{name: table.bounded(most_rows) for name, table in page.items()},
-    }
-
-
-def _render(page: dict[str, Any], figures: Sequence[Figures], script: str) -> str:
-    sections = [
-        (title, table, chosen)
-        for (title, table), chosen in zip(page["objectives"], figures, strict=True)
-    ]
-    template = _environment().get_template("suite.html")
-    return template.render(**page, sections=sections, plotly=Markup(script))
-
-
-def _choose_figures(summary: SuiteSummary, left_bytes: int) -> Iterator[Figures]:
-    """
-    The figures of each objective; None stands for one that would make the file too large.
-    """
-    for objective in summary.objectives:
+    for section in sections:
         chosen: list[PageFigure | None] = []
-        for light, dark in _figures_of(summary, objective):
-            figure = _page_figure(light, dark)
+        for draw in section.draws:
+            figure = page_figure(draw(is_dark=False), draw(is_dark=True))
             size_bytes = len(figure.data.encode()) + _FRAME_BYTES
             is_small = size_bytes <= left_bytes
             left_bytes -= size_bytes if is_small else 0
             chosen.append(figure if is_small else None)
-        yield tuple(chosen)
+        yield section, tuple(chosen)
 
 
-def _figures_of(summary: SuiteSummary, objective: Objective) -> Iterator[tuple[Any, Any]]:
-    """
-    An objective's figures, each for a light and for a dark page; none where there is nothing.
-    """
-    if len(summary.results):
-        light, dark = (
-            objective_by_cell(
-                summary.results,
-                objective.name,
-                direction=objective.direction,
-                unit=objective.unit,
-                is_dark=is_dark,
-            )
-            for is_dark in (False, True)
-        )
-        yield light, dark
-    history = _history_of(summary, objective)
-    if len(history):
-        light, dark = (
-            convergence(history, objective=objective.name, unit=objective.unit, is_dark=is_dark)
-            for is_dark in (False, True)
-        )
-        yield light, dark
-
-
-def _history_of(summary: SuiteSummary, objective: Objective) -> pd.DataFrame:
-    """
-    The objective's readings by the attempts that count, those of the best cells first.
-    """
-    history = summary.history
-    if not len(history) or "key" not in history.columns:
-        return history
-    history = history[history.key == objective.name]
-    outcomes = outcomes_of(summary.results)
-    if "run_id" in history.columns and "run_id" in outcomes.columns:
-        history = history[history.run_id.isin(outcomes.run_id.dropna())]
-    keys = ordered_cells(outcomes, objective.name, objective.direction)
-    places = history.cell_key.map({key: place for place, key in enumerate(keys)})
-    return history.assign(place=places).sort_values("place", kind="stable", ignore_index=True)
-
-
-def _page_figure(light: Any, dark: Any) -> PageFigure:
+def page_figure(light: Any, dark: Any) -> PageFigure:
     """
     A figure without its title, which the page writes itself, for there it breaks into lines.
+
+    Args:
+        light: Of plotly; it is changed.
+        dark: The same for a dark page.
     """
     meta = dict(light.layout.meta)
+    left_px = _TITLE_PX if _has_legend_above(light) else _TITLE_PX + _LEGEND_PX
     for figure in (light, dark):
-        figure.update_layout(title=None, margin={"t": 40}, meta=None)
-    height_px = int(light.layout.height) - 30
+        top_px = figure.layout.margin.t - left_px
+        figure.update_layout(title=None, margin={"t": top_px}, meta=None)
+    height_px = int(light.layout.height) - left_px + 15
     light_spec, dark_spec = json.loads(light.to_json()), json.loads(dark.to_json())
     for spec in (light_spec, dark_spec):
         spec["layout"].pop("height")
@@ -177,8 +135,13 @@ def _page_figure(light: Any, dark: Any) -> PageFigure:
         "layouts": {"light": light_spec["layout"], "dark": dark_spec["layout"]},
         "darkLooks": looks,
         "narrowNames": meta.get("narrow_names"),
+        "narrowColumns": meta.get("narrow_columns"),
     }
     return PageFigure(meta["title"], meta["note"], height_px, _as_script(data))
+
+
+def _has_legend_above(figure: Any) -> bool:
+    return bool(figure.layout.showlegend) and figure.layout.legend.yref != "container"
 
 
 def _as_script(data: object) -> Markup:

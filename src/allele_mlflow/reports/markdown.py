@@ -1,5 +1,5 @@
 """
-A suite's report as Markdown, for the summary pages of CI.
+A report as Markdown, for the summary pages of CI.
 """
 
 from __future__ import annotations
@@ -7,6 +7,8 @@ from __future__ import annotations
 import re
 
 from allele_mlflow.reports import tables
+from allele_mlflow.reports.page import Page, Section
+from allele_mlflow.reports.suite_page import suite_page
 from allele_mlflow.reports.summary import SuiteSummary
 
 #: Rows of a table; a summary page is to be read at a glance, and some hold 1 MB.
@@ -24,25 +26,30 @@ def suite_markdown(summary: SuiteSummary) -> str:
     Raises:
         ValueError: results lack a column, or a moment its time zone.
     """
-    blocks = [_heading(1, tables.name_of(summary))]
-    blocks += [f"> Note: {escape(note)}" for note in tables.notes_of(summary)]
-    headline = tables.headline_of(summary)
-    blocks.append("\n".join(f"- {escape(name)}: {escape(text)}" for name, text in headline))
-    blocks += ["## Results by cell", write_table(tables.cells_table(summary))]
-    for objective in summary.objectives:
-        blocks.append(_heading(2, tables.title_of(objective)))
-        blocks.append(write_table(tables.objective_table(summary, objective)))
-    for title, table in (
-        ("Failures", tables.failures_table(summary)),
-        ("Parameters", tables.parameters_table(summary)),
-        ("Settings", tables.pairs_table(summary.settings)),
-        ("Environment", tables.pairs_table(summary.environment)),
-    ):
-        if table.rows:
-            blocks += [f"## {title}", write_table(table)]
-    if links := [_link(text, address) for text, address in tables.links_table(summary).rows]:
-        blocks += ["## More", "\n".join(links)]
+    return write_markdown(suite_page(summary))
+
+
+def write_markdown(page: Page) -> str:
+    """
+    A report's headline and tables.
+    """
+    blocks = [_heading(1, page.name)]
+    blocks += [f"> Note: {escape(note)}" for note in page.notes]
+    blocks.append("\n".join(f"- {escape(name)}: {escape(text)}" for name, text in page.headline))
+    for section in page.sections:
+        if section.is_brief and (
+            section.table.rows or not (section.is_half or section.is_optional)
+        ):
+            blocks.append(_heading(2, section.title))
+            blocks += [f"> Note: {escape(note)}" for note in section.notes]
+            blocks.append(_contents(section))
     return "\n\n".join(blocks) + "\n"
+
+
+def _contents(section: Section) -> str:
+    if section.table.noun == "links":
+        return "\n".join(_link(text, address) for text, address in section.table.rows)
+    return write_table(section.table)
 
 
 def write_table(table: tables.Table) -> str:

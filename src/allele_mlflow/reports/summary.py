@@ -64,6 +64,45 @@ class Link:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class PastComparison:
+    """
+    An execution against the one before it.
+
+    Attributes:
+        baseline: The one before, for people.
+        rows: A row a cell and metric, as `figures.forest.COMPARISON_COLUMNS` has them.
+        units: Of the metrics, as far as they are known.
+        margin_ratio: Up to this part of the baseline a difference makes none in practice.
+        notes: What was left out, and what a reader has to know besides.
+    """
+
+    baseline: str
+    rows: pd.DataFrame
+    units: Mapping[str, str] = field(default_factory=dict)
+    margin_ratio: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Searches:
+    """
+    How soon the searches for an objective reached their targets, in evaluations.
+
+    Attributes:
+        objective: Its name.
+        cells: All that searched.
+        runtimes: Columns cell, evaluations, reached_ratio.
+        running_times: Columns cell, target, runs, reached, expected_evaluations,
+            median_evaluations.
+    """
+
+    objective: str
+    cells: tuple[str, ...]
+    runtimes: pd.DataFrame
+    running_times: pd.DataFrame
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class SuiteSummary:
     """
     All that a report says of one execution of a suite.
@@ -85,6 +124,8 @@ class SuiteSummary:
         environment: Of the machine and its software, in few lines.
         links: To MLflow and the like.
         notes: What a reader must know before the numbers: interrupted, machine busy.
+        comparison: With the execution before; None where there is none.
+        searches: Of the objectives that were logged step by step.
     """
 
     suite: str
@@ -101,6 +142,8 @@ class SuiteSummary:
     environment: Mapping[str, object] = field(default_factory=dict)
     links: tuple[Link, ...] = ()
     notes: tuple[str, ...] = ()
+    comparison: PastComparison | None = None
+    searches: tuple[Searches, ...] = ()
 
 
 @dataclass(frozen=True)

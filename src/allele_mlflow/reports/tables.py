@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from allele_mlflow.reports.summary import (
     CellRow,
+    FailureGroup,
     Objective,
     SuiteSummary,
     cell_rows,
@@ -86,11 +87,11 @@ def headline_of(summary: SuiteSummary) -> list[tuple[str, str]]:
     end = write_time(ended) if ended is not None else "not ended"
     took = write_duration((ended - started).total_seconds()) if ended is not None else MISSING
     return [
-        ("Execution", _name(summary.execution)),
+        ("Execution", plain_name(summary.execution)),
         ("Started", start),
         ("Ended", end),
         ("Duration", took),
-        ("Where", _text(summary.where) or MISSING),
+        ("Where", plain_text(summary.where) or MISSING),
         ("Cells", _count_cells(rows)),
         ("Repeats", _count_repeats(rows, summary.planned_count)),
     ]
@@ -100,44 +101,48 @@ def name_of(summary: SuiteSummary) -> str:
     """
     The suite's name.
     """
-    return _name(summary.suite)
+    return plain_name(summary.suite)
 
 
 def notes_of(summary: SuiteSummary) -> list[str]:
     """
     What a reader must know first.
     """
-    return [_text(note) for note in summary.notes]
+    return [plain_text(note) for note in summary.notes]
 
 
 def title_of(objective: Objective) -> str:
     """
     An objective's name with its unit and better direction.
     """
-    return _name(objective.name) + explain(objective.unit, objective.direction)
+    return plain_name(objective.name) + explain(objective.unit, objective.direction)
 
 
-def cells_table(summary: SuiteSummary) -> Table:
+def cells_table(summary: SuiteSummary, *, others: Sequence[Objective] = ()) -> Table:
     """
-    One row a cell, the best by the first objective on top: success, duration, medians.
+    One row a cell, the best by the first objective on top: success, duration, medians of the
+    objectives and of other metrics.
     """
-    rows = cell_rows(summary.results, summary.objectives)
+    metrics = (*summary.objectives, *others)
+    rows = cell_rows(summary.results, metrics)
     columns = (
         Column("Cell"),
         *(
-            Column(f"Median {_name(one.name)}{explain(one.unit, one.direction)}", is_number=True)
-            for one in summary.objectives
+            Column(
+                f"Median {plain_name(one.name)}{explain(one.unit, one.direction)}", is_number=True
+            )
+            for one in metrics
         ),
         Column("Finished", is_number=True),
         Column("Success", is_number=True),
         Column("Median (seconds)", is_number=True),
         Column("Quartiles (seconds)", is_number=True),
     )
-    return _bounded(
+    return bounded(
         columns,
         [
             (
-                _name(row.cell),
+                plain_name(row.cell),
                 *(write_number(one.median if one else None) for one in row.spreads),
                 f"{row.finished_count} of {row.repeat_count}",
                 write_ratio(row.finished_count, row.repeat_count),
@@ -163,19 +168,26 @@ def objective_table(summary: SuiteSummary, objective: Objective) -> Table:
         spread = row.spreads[0]
         lines.append(
             (
-                _name(row.cell),
+                plain_name(row.cell),
                 str(spread.count if spread else 0),
                 write_number(spread.median if spread else None),
                 write_quartiles(spread) or MISSING,
                 write_range(spread) or MISSING,
             )
         )
-    return _bounded(columns, lines, "cells")
+    return bounded(columns, lines, "cells")
 
 
 def failures_table(summary: SuiteSummary) -> Table:
     """
     One row a group of failures, in the order given.
+    """
+    return groups_table(summary.failures)
+
+
+def groups_table(groups: Sequence[FailureGroup]) -> Table:
+    """
+    The same for any failures.
     """
     columns = (
         Column("Category"),
@@ -184,15 +196,15 @@ def failures_table(summary: SuiteSummary) -> Table:
     )
     rows = [
         (
-            _name(one.category),
+            plain_name(one.category),
             str(one.count),
-            _text(one.message) or MISSING,
+            plain_text(one.message) or MISSING,
             _cells_in_words(one.cells),
-            _name(one.fingerprint)[:16],
+            plain_name(one.fingerprint)[:16],
         )
-        for one in summary.failures
+        for one in groups
     ]
-    return _bounded(columns, rows, "groups of failures")
+    return bounded(columns, rows, "groups of failures")
 
 
 def parameters_table(summary: SuiteSummary) -> Table:
@@ -200,18 +212,18 @@ def parameters_table(summary: SuiteSummary) -> Table:
     One row a parameter, those that vary first.
     """
     rows = [
-        (_name(row.name), _text(row.values) or MISSING, "yes" if row.is_varied else "no")
+        (plain_name(row.name), plain_text(row.values) or MISSING, "yes" if row.is_varied else "no")
         for row in parameter_rows(summary.results)
     ]
-    return _bounded((Column("Parameter"), Column("Values"), Column("Varies")), rows, "parameters")
+    return bounded((Column("Parameter"), Column("Values"), Column("Varies")), rows, "parameters")
 
 
 def pairs_table(pairs: Mapping[str, object]) -> Table:
     """
     Names and values.
     """
-    rows = [(_name(name), _text(value)) for name, value in pairs.items()]
-    return _bounded((Column("Name"), Column("Value")), rows, "rows")
+    rows = [(plain_name(name), plain_text(value)) for name, value in pairs.items()]
+    return bounded((Column("Name"), Column("Value")), rows, "rows")
 
 
 def links_table(summary: SuiteSummary) -> Table:
@@ -219,9 +231,10 @@ def links_table(summary: SuiteSummary) -> Table:
     Names and addresses, as text.
     """
     rows = [
-        (_name(one.text), shorten(clean(one.address), _LONGEST_ADDRESS)) for one in summary.links
+        (plain_name(one.text), shorten(clean(one.address), _LONGEST_ADDRESS))
+        for one in summary.links
     ]
-    return _bounded((Column("What"), Column("Address")), rows, "links")
+    return bounded((Column("What"), Column("Address")), rows, "links")
 
 
 def _count_cells(rows: Sequence[CellRow]) -> str:
@@ -249,13 +262,22 @@ def _cells_in_words(cells: Sequence[str]) -> str:
     return f"{named} and {rest} more" if rest > 0 else named or MISSING
 
 
-def _bounded(columns: tuple[Column, ...], rows: Sequence[tuple[str, ...]], noun: str) -> Table:
+def bounded(columns: tuple[Column, ...], rows: Sequence[tuple[str, ...]], noun: str) -> Table:
+    """
+    A table of as many rows as one can hold.
+    """
     return Table(columns, tuple(rows), len(rows), noun).bounded(MOST_ROWS)
 
 
-def _name(value: object) -> str:
+def plain_name(value: object) -> str:
+    """
+    A name from outside, in one line.
+    """
     return shorten(clean(value), _LONGEST_NAME)
 
 
-def _text(value: object) -> str:
+def plain_text(value: object) -> str:
+    """
+    A text from outside, in one line.
+    """
     return shorten(clean(value), _LONGEST_TEXT)

@@ -23,7 +23,7 @@ from allele_mlflow.tracking.frames import (
     pairs_frame,
     runs_frame,
 )
-from allele_mlflow.tracking.run_filter import filter_of_tags
+from allele_mlflow.tracking.run_filter import filter_of_ids, filter_of_tags
 
 #: The most that MLflow's server gives of histories in one answer, and for how many runs.
 SERVER_ROWS = 25_000
@@ -79,6 +79,7 @@ class ClientReader:
         self,
         experiment_ids: Sequence[str] | None = None,
         *,
+        run_ids: Sequence[str] | None = None,
         with_deleted: bool = False,
         with_tags: Mapping[str, str | None] | None = None,
         tag_keys: Sequence[str] | None = None,
@@ -92,6 +93,7 @@ class ClientReader:
 
         wanted = check_runs_request(
             experiment_ids,
+            run_ids=run_ids,
             with_deleted=with_deleted,
             with_tags=with_tags,
             tag_keys=tag_keys,
@@ -99,13 +101,15 @@ class ClientReader:
             metric_keys=metric_keys,
         )
         ids = wanted.experiment_ids
+        if wanted.run_ids is not None and not wanted.run_ids:
+            return _frames_of([], wanted)
         if ids is None:
             ids = list(self.experiments().experiment_id)
         with mapped_errors(f"runs of {self._masked}"):
             found = _all_pages(
                 lambda token: self._client.search_runs(
                     ids,
-                    filter_of_tags(wanted.with_tags),
+                    _filter_of(wanted),
                     run_view_type=ViewType.ALL if with_deleted else ViewType.ACTIVE_ONLY,
                     max_results=_SEARCH_PAGE_SIZE,
                     order_by=["attributes.start_time DESC", "attributes.run_id ASC"],
@@ -215,6 +219,8 @@ def _frames_of(runs: Iterable[Any], wanted: WantedRuns) -> RunFrames:
         info, data, uid = run.info, run.data, run.info.run_id
         if not _has(data.tags, wanted.with_tags):
             continue
+        if wanted.run_ids is not None and uid not in wanted.run_ids:
+            continue
         rows.append(
             (
                 *(uid, info.experiment_id, info.run_name, info.status),
@@ -232,6 +238,16 @@ def _frames_of(runs: Iterable[Any], wanted: WantedRuns) -> RunFrames:
     return RunFrames(
         runs_frame(rows), pairs_frame(params), pairs_frame(tags), history_frame(metrics)
     )
+
+
+def _filter_of(wanted: WantedRuns) -> str:
+    """
+    A filter that lets through every run that is wanted, and perhaps others.
+    """
+    parts = [filter_of_tags(wanted.with_tags)]
+    if wanted.run_ids is not None:
+        parts.append(filter_of_ids(wanted.run_ids))
+    return " AND ".join(part for part in parts if part)
 
 
 def _has(tags: Mapping[str, str], wanted: Mapping[str, str | None]) -> bool:

@@ -36,6 +36,8 @@ EXPERIMENTS = {"experiment_id": "object", "name": "object", "lifecycle": "object
 
 #: Rows of a page: some 10 MB.
 PAGE_ROWS = 100_000
+#: Runs that may be asked for by their ids: an old SQLite takes 999 values in a query.
+MOST_RUN_IDS = 500
 
 
 class RunFrames(NamedTuple):
@@ -61,6 +63,7 @@ class WantedRuns(NamedTuple):
 
     Attributes:
         experiment_ids: Of these alone; None for all.
+        run_ids: These alone; None for all.
         with_deleted: Deleted ones too.
         with_tags: Only runs that have all of these tags with exactly these values; None for any
             value but the empty one.
@@ -70,6 +73,7 @@ class WantedRuns(NamedTuple):
     """
 
     experiment_ids: list[str] | None
+    run_ids: list[str] | None
     with_deleted: bool
     with_tags: dict[str, str | None]
     tag_keys: list[str] | None
@@ -102,6 +106,7 @@ class Reader(Protocol):
         self,
         experiment_ids: Sequence[str] | None = None,
         *,
+        run_ids: Sequence[str] | None = None,
         with_deleted: bool = False,
         with_tags: Mapping[str, str | None] | None = None,
         tag_keys: Sequence[str] | None = None,
@@ -113,6 +118,7 @@ class Reader(Protocol):
 
         Args:
             experiment_ids: As of `experiments`.
+            run_ids: These alone, as far as they are there; at most `MOST_RUN_IDS`.
             with_deleted: Deleted ones too.
             with_tags: Only runs that have all of these tags with exactly these values; None for any
                 value but the empty one.
@@ -187,6 +193,7 @@ def check_experiment_ids(experiment_ids: Sequence[str] | None) -> list[str] | No
 def check_runs_request(
     experiment_ids: Sequence[str] | None,
     *,
+    run_ids: Sequence[str] | None,
     with_deleted: bool,
     with_tags: Mapping[str, str | None] | None,
     tag_keys: Sequence[str] | None,
@@ -200,9 +207,11 @@ def check_runs_request(
         ValueError: says what was given and what is wanted.
     """
     keys = {"tag_keys": tag_keys, "param_keys": param_keys, "metric_keys": metric_keys}
-    for name, given in keys.items():
+    for name, given in (("run_ids", run_ids), *keys.items()):
         if isinstance(given, str):
             raise ValueError(f"{name}={given!r}: want a list of texts")
+    if run_ids is not None and len(run_ids) > MOST_RUN_IDS:
+        raise ValueError(f"{len(run_ids):,} run_ids: want at most {MOST_RUN_IDS}")
     try:
         tags = dict(with_tags or {})
     except (TypeError, ValueError) as exc:
@@ -213,6 +222,7 @@ def check_runs_request(
             raise ValueError(f"with_tags={tags!r}: {wrong or 'want a text for each key'}")
     return WantedRuns(
         check_experiment_ids(experiment_ids),
+        None if run_ids is None else list(map(str, run_ids)),
         with_deleted,
         tags,
         *(None if given is None else list(given) for given in keys.values()),

@@ -107,6 +107,46 @@ def artifact_bytes(
             return file.read_bytes()
 
 
+def artifact_folder(
+    tracking_uri: str,
+    run_id: str,
+    path: str,
+    *,
+    most_files: int,
+    most_bytes: int = MOST_ARTIFACT_BYTES,
+) -> dict[str, bytes]:
+    """
+    The small files in a folder of a run's artifacts by name, the first of them in order.
+
+    Args:
+        tracking_uri: As MLflow takes it.
+        run_id: MLflow's id.
+        path: Of the folder.
+        most_files: No more are fetched.
+        most_bytes: What they may have together; a file that would be too much is left out.
+    Raises:
+        PermanentTrackingError: no relative path; no such run (NOT_FOUND).
+        TransientTrackingError: the store does not answer.
+    """
+    from mlflow import MlflowClient
+
+    check_artifact_path(path)
+    client = MlflowClient(tracking_uri=tracking_uri)
+    found: dict[str, bytes] = {}
+    left_bytes = most_bytes
+    with mapped_errors(f"artifacts {path} of run {run_id}"):
+        entries = sorted(client.list_artifacts(run_id, path), key=lambda one: str(one.path))
+        for entry in [one for one in entries if not one.is_dir][:most_files]:
+            if (entry.file_size or 0) > left_bytes:
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                data = Path(client.download_artifacts(run_id, entry.path, folder)).read_bytes()
+            if len(data) <= left_bytes:
+                found[entry.path.rpartition("/")[2]] = data
+                left_bytes -= len(data)
+    return found
+
+
 def _refuse_larger(path: str, size_bytes: int, most_bytes: int) -> None:
     if size_bytes > most_bytes:
         raise bad_artifact(path, f"it has {size_bytes:,} bytes: want at most {most_bytes:,}")

@@ -1,5 +1,5 @@
 """
-Runs with certain tags, in the language of MLflow's `search_runs`. Pure.
+Runs with certain tags or ids, in the language of MLflow's `search_runs`. Pure.
 
 That language has quotes and no escapes: of `'it''s'` it makes `it''s`, and a backslash before the
 last quote swallows the quote. So what cannot be written in it is asked for by less, and whoever
@@ -10,7 +10,7 @@ Source: utils/search_utils.py of MLflow 3.17 (`_strip_quotes`), keywords.py of s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 
 def filter_of_tags(wanted: Mapping[str, str | None]) -> str:
@@ -33,3 +33,11 @@ def _condition(value: str | None) -> str:
             if quote not in value:
                 return f"= {quote}{value}{quote}"
     return "!= ''"  # it is there, and not empty: nor is what cannot be written
+
+
+def filter_of_ids(run_ids: Collection[str]) -> str:
+    """
+    A filter for runs of these ids; one that cannot be written is nobody's.
+    """
+    known = [one for one in run_ids if one.isascii() and one.replace("-", "").isalnum()]
+    return f"attributes.run_id IN ({', '.join(map(repr, known or ['nobody']))})"

@@ -13,7 +13,6 @@ import msgspec
 import pytest
 
 from allele_mlflow.cli.main import commands
-from allele_mlflow.cli.spools import spooled_runs
 from allele_mlflow.clock import now_ns
 from allele_mlflow.errors import SettingsError
 from allele_mlflow.queue import spool, spool_index
@@ -21,6 +20,7 @@ from allele_mlflow.queue.locks import try_lock
 from allele_mlflow.records import RunState
 from allele_mlflow.sidecar.profile import lock_path
 from allele_mlflow.sidecar.worker import SidecarStatus
+from allele_mlflow.watching.spools import spooled_runs
 from tests.queue_tools import make_run, make_spec, make_writer
 
 RECORDS = 1234
@@ -236,7 +236,7 @@ def test_spool_that_is_closed_to_us_keeps_no_other(
             raise PermissionError(13, "Permission denied")
         return spooled_runs(where, **more)
 
-    monkeypatch.setattr("allele_mlflow.cli.status.spooled_runs", refuse)
+    monkeypatch.setattr("allele_mlflow.watching.spool_look.spooled_runs", refuse)
     assert not commands.main(["status"], standalone_mode=False)
     said = capsys.readouterr()
     assert "open" in said.out

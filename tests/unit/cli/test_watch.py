@@ -13,11 +13,11 @@ import msgspec
 import pytest
 
 from allele_mlflow.cli.main import commands
-from allele_mlflow.cli.watched_run import known_runs
 from allele_mlflow.clock import now_ns
 from allele_mlflow.errors import SettingsError
 from allele_mlflow.queue import spool, spool_index
 from allele_mlflow.records import RunEnded, RunState
+from allele_mlflow.watching.run_look import known_runs
 from tests.queue_tools import make_run, make_spec, make_writer
 
 END = RunEnded(timestamp_ns=5, status="FINISHED", slots={})

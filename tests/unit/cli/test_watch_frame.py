@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from allele_mlflow.cli.sidecars import Sidecar
 from allele_mlflow.cli.sparklines import ASCII
-from allele_mlflow.cli.watch_document import document
 from allele_mlflow.cli.watch_frame import Frame, time_text
 from allele_mlflow.cli.watch_table import KeyRow, fit, table_lines
-from allele_mlflow.cli.watched_run import RunLook
 from allele_mlflow.clock import now_ns
 from allele_mlflow.queue.live import RECORD, LiveKey, LivePhase, LiveView
 from allele_mlflow.records import Ledger, RunEnded, RunSpec, RunState
 from allele_mlflow.sidecar.worker import SidecarStatus
+from allele_mlflow.watching.run_document import document
+from allele_mlflow.watching.run_look import RunLook
+from allele_mlflow.watching.sidecars import Sidecar
 
 S = 1_000_000_000
 NOW = 1_000 * S

@@ -12,29 +12,21 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from allele_mlflow.reports import figures, plotted
-from allele_mlflow.reports.figures import convergence, objective_by_cell
+from allele_mlflow.reports import plotted
+from allele_mlflow.reports.figures import cells, convergence, layout, objective_by_cell
 from allele_mlflow.units import Direction
-from tests.report_tools import HOSTILE, make_history, make_results, make_row
+from tests.report_tools import (
+    HOSTILE,
+    make_history,
+    make_results,
+    make_row,
+    note_of,
+    spec_of,
+    trace_of,
+)
 
 HIGHER, LOWER, NONE = Direction.HIGHER, Direction.LOWER, Direction.NONE
 EMPTY = pd.DataFrame()
-
-
-def spec_of(figure: Any) -> dict[str, Any]:
-    spec = json.loads(figure.to_json())
-    assert isinstance(spec, dict)
-    return spec
-
-
-def trace_of(figure: Any, name: str) -> dict[str, Any]:
-    found = [trace for trace in spec_of(figure)["data"] if trace["name"] == name]
-    assert len(found) == 1
-    return dict(found[0])
-
-
-def note_of(figure: Any) -> str:
-    return str(spec_of(figure)["layout"]["meta"]["note"])
 
 
 def rows_of(figure: Any) -> list[str]:
@@ -225,7 +217,7 @@ def test_many_cells_and_repeats_are_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     Of too many cells the best are drawn, of too many repeats evenly fewer, and both are said; the
     median is of all repeats.
     """
-    monkeypatch.setattr(figures, "MOST_CELLS", 2)
+    monkeypatch.setattr(cells, "MOST_CELLS", 2)
     monkeypatch.setattr(plotted, "MOST_REPEAT_POINTS", 10)
     results = make_results(
         {"c": [1.0], "a": [float(number) for number in range(100, 120)], "b": [50.0]}
@@ -325,14 +317,14 @@ def test_curves_differ_without_colour() -> None:
     figure = convergence(history, objective="score")
     curves = spec_of(figure)["data"]
     assert [curve["name"] for curve in curves] == [
-        f"cell {number}" for number in range(figures.MOST_CURVES)
+        f"cell {number}" for number in range(layout.MOST_CURVES)
     ]
     for looks in (
         {curve["line"]["dash"] for curve in curves},
         {curve["marker"]["symbol"] for curve in curves},
         {curve["line"]["color"] for curve in curves},
     ):
-        assert len(looks) == figures.MOST_CURVES
+        assert len(looks) == layout.MOST_CURVES
     assert "8 of 20 cells" in note_of(figure)
 
 

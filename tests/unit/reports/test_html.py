@@ -4,10 +4,8 @@ A suite's report as a page: one file, complete without JavaScript, safe whatever
 
 from __future__ import annotations
 
-import json
 import math
 from datetime import UTC, datetime
-from html.parser import HTMLParser
 from typing import Any
 
 import pandas as pd
@@ -17,57 +15,25 @@ from allele_mlflow.reports import html
 from allele_mlflow.reports.html import suite_report
 from allele_mlflow.reports.summary import FailureGroup, Link, Objective
 from allele_mlflow.units import Direction
-from tests.report_tools import HOSTILE, make_history, make_results, make_row, make_summary
-
-SIX_MB = 6_000_000
-VOID = {"meta", "br", "hr", "img", "input", "link"}
-
-
-class Page(HTMLParser):
-    """
-    A page's tags, attributes and texts; every tag that is opened must be closed in order.
-    """
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[tuple[str, str]] = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if data.strip():
-            self.texts.append((self.open[-1] if self.open else "", data.strip()))
-
-    def count(self, tag: str) -> int:
-        return sum(one == tag for one, _ in self.tags)
-
-    def visible(self) -> list[str]:
-        return [text for tag, text in self.texts if tag not in ("script", "style")]
-
-    def figures(self) -> list[dict[str, Any]]:
-        return [json.loads(text) for tag, text in self.texts if tag == "script" and text[0] == "{"]
+from tests.report_tools import (
+    HOSTILE,
+    SIX_MB,
+    ReadPage,
+    make_history,
+    make_results,
+    make_row,
+    make_summary,
+)
 
 
 @pytest.fixture
-def page() -> Page:
+def page() -> ReadPage:
     results = make_results({"a": [1.0, 2.0, None], "b": [4.0, 8.0, math.nan]})
     history = make_history({"a": [[0.5, 1.0], [1.0, 2.0]], "b": [[2.0, 4.0]]})
-    return Page(suite_report(make_summary(results, history=history, planned_count=8)))
+    return ReadPage(suite_report(make_summary(results, history=history, planned_count=8)))
 
 
-def test_headline_counts_all(page: Page) -> None:
+def test_headline_counts_all(page: ReadPage) -> None:
     """
     Suite, execution, time and place stand first, with cells and repeats by how they ended.
     """
@@ -86,7 +52,7 @@ def test_headline_counts_all(page: Page) -> None:
     assert "machine was busy" in page.visible()
 
 
-def test_tables_have_all_numbers(page: Page) -> None:
+def test_tables_have_all_numbers(page: ReadPage) -> None:
     """
     Without JavaScript there are tables: success, seconds, n, median, quartiles and extremes by
     cell, failures, parameters, settings, environment, links.
@@ -99,11 +65,11 @@ def test_tables_have_all_numbers(page: Page) -> None:
         *("MLflow", "http://127.0.0.1:5000/#/runs/a_b"),
     ):
         assert text in shown
-    assert page.count("noscript") == 1
+    assert page.count("noscript") == 2
     assert page.count("table") == 7
 
 
-def test_best_cell_is_first(page: Page) -> None:
+def test_best_cell_is_first(page: ReadPage) -> None:
     """
     The tables begin with the cell that is best.
     """
@@ -111,14 +77,15 @@ def test_best_cell_is_first(page: Page) -> None:
     assert names == ["b", "a"] * 2
 
 
-def test_figures_are_drawn_from_what_is_in_the_file(page: Page) -> None:
+def test_figures_are_drawn_from_what_is_in_the_file(page: ReadPage) -> None:
     """
     Each objective has its figures, light and dark; plotly.js is inside, once.
     """
-    by_cell, by_step = page.figures()
+    heat_map, by_cell, by_step = page.figures()
+    assert heat_map["traces"][0]["type"] == "bar"
     assert by_cell["traces"][0]["name"] == "repeat"
     assert by_step["traces"][-1]["mode"] == "lines+markers"
-    for figure in (by_cell, by_step):
+    for figure in (heat_map, by_cell, by_step):
         colours = {layout["paper_bgcolor"] for layout in figure["layouts"].values()}
         assert len(colours) == 2
         assert len(figure["darkLooks"]) == len(figure["traces"])
@@ -127,7 +94,7 @@ def test_figures_are_drawn_from_what_is_in_the_file(page: Page) -> None:
     assert sum("plotly.js v" in text[:200] for text in scripts) == 1
 
 
-def test_nothing_is_loaded_from_elsewhere(page: Page) -> None:
+def test_nothing_is_loaded_from_elsewhere(page: ReadPage) -> None:
     """
     No attribute names an address, and the page's policy lets it load nothing.
     """
@@ -140,7 +107,7 @@ def test_nothing_is_loaded_from_elsewhere(page: Page) -> None:
     assert not any("url(" in text or "@import" in text for text in styles)
 
 
-def test_page_suits_screen_and_paper(page: Page) -> None:
+def test_page_suits_screen_and_paper(page: ReadPage) -> None:
     """
     Styles are there for dark pages, narrow ones and print.
     """
@@ -169,10 +136,10 @@ def test_hostile_texts_are_text() -> None:
         notes=(HOSTILE, "</script><img src=x onerror=alert(1)>"),
     )
     tame = make_summary(make_results({"a": [1.0]}), history=make_history({"a": [[1.0, 2.0]]}))
-    page, other = Page(suite_report(evil)), Page(suite_report(tame))
+    page, other = ReadPage(suite_report(evil)), ReadPage(suite_report(tame))
     assert page.count("script") == other.count("script")
     assert page.count("img") == 0
-    assert len(page.figures()) == 2
+    assert len(page.figures()) == 3
     assert any(text.startswith("<script>alert(1)</script> | `x` %{x}") for text in page.visible())
     assert not any("\u202e" in text for _, text in page.texts[:200])
 
@@ -191,7 +158,7 @@ def test_any_execution_has_a_report(facts: dict[str, Any]) -> None:
     """
     An execution without runs, values, objectives or end is reported too.
     """
-    page = Page(suite_report(make_summary(**facts)))
+    page = ReadPage(suite_report(make_summary(**facts)))
     assert "Results by cell" in page.visible()
 
 
@@ -205,7 +172,7 @@ def test_only_counted_attempts_are_in_the_curves() -> None:
     history = make_history({"a": [[1.0, 2.0]]}).assign(run_id="good")
     bad = make_history({"a": [[9.0, 9.0, 9.0]]}).assign(run_id="bad")
     summary = make_summary(results, history=pd.concat([history, bad]))
-    curve = Page(suite_report(summary)).figures()[1]["traces"][-1]
+    curve = ReadPage(suite_report(summary)).figures()[2]["traces"][-1]
     assert curve["y"] == [1.0, 2.0]
 
 
@@ -223,7 +190,7 @@ def test_large_suites_stay_under_six_megabytes(monkeypatch: pytest.MonkeyPatch) 
         objectives.append(Objective(f"m{number}"))
     report = suite_report(make_summary(results, objectives=tuple(objectives)))
     assert len(report.encode()) < SIX_MB
-    shown = Page(report).visible()
+    shown = ReadPage(report).visible()
     assert any("of 300 cells." in text for text in shown)
     assert "A figure is left out: this file would be too large to open." in shown
 
@@ -233,7 +200,7 @@ def test_page_without_figures_has_no_script() -> None:
     plotly.js is not carried along where nothing is drawn.
     """
     report = suite_report(make_summary(pd.DataFrame()))
-    assert Page(report).count("script") == 0
+    assert ReadPage(report).count("script") == 0
     assert len(report.encode()) < 20_000
 
 

@@ -17,13 +17,13 @@ import msgspec
 
 from allele_mlflow.cli.checks.findings import Finding, good, misconfigured, note, warning
 from allele_mlflow.cli.checks.folders import can_write, nearest_existing
-from allele_mlflow.cli.spools import find_all_spools, scopes, spooled_runs
 from allele_mlflow.clock import now_monotonic_ns, now_ns
 from allele_mlflow.queue import layout, spool
 from allele_mlflow.queue.calibration import seconds_per_call
 from allele_mlflow.queue.locks import is_locked
 from allele_mlflow.queue.room import LOW_DISK_BYTES, quota_bytes, used_bytes
 from allele_mlflow.settings import Settings
+from allele_mlflow.watching.spools import find_all_spools, scopes, spooled_runs
 
 CHECK = "spool"
 #: Twice the size of Docker's /dev/shm and more; 1 MiB holds 32,000 readings.

@@ -16,6 +16,7 @@
 
   function makeNarrow(layout, figure) {
     layout.font.size = 11;
+    if (figure.narrowColumns) layout.xaxis.ticktext = figure.narrowColumns;
     if (figure.narrowNames) {
       layout.yaxis.ticktext = figure.narrowNames;
       layout.yaxis.tickfont.size = 10;

@@ -5,16 +5,15 @@ One look at a run as a document, for programs.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import msgspec
 
-from allele_mlflow.cli.output import path_text
-from allele_mlflow.cli.watch_frame import chosen_keys
-from allele_mlflow.cli.watch_table import bounds
-from allele_mlflow.cli.watched_run import RunLook
 from allele_mlflow.queue.live import LivePhase, LiveView
+from allele_mlflow.uris import path_text
+from allele_mlflow.watching.run_look import RunLook
 
 
 def document(look: RunLook | None, globs: Iterable[str] = ()) -> dict[str, Any]:
@@ -61,6 +60,24 @@ def document(look: RunLook | None, globs: Iterable[str] = ()) -> dict[str, Any]:
             "closed": [_phase(one, look.at_ns) for one in view.closed_phases] if view else [],
         },
     }
+
+
+def chosen_keys(view: LiveView, globs: Iterable[str]) -> list[str]:
+    """
+    The keys that fit a glob, in the order in which they came; without globs all but resources.
+    """
+    wanted = list(globs)
+    if wanted:
+        return [name for name in view.keys if any(fnmatchcase(name, glob) for glob in wanted)]
+    return [name for name, key in view.keys.items() if not key.is_resource]
+
+
+def bounds(values: Sequence[float]) -> tuple[float, float]:
+    """
+    The least and the greatest, infinities among them; NaN where there is nothing else.
+    """
+    numbers = [value for value in values if not math.isnan(value)]
+    return (min(numbers), max(numbers)) if numbers else (math.nan, math.nan)
 
 
 def _names(view: LiveView, globs: Iterable[str]) -> list[str]:
