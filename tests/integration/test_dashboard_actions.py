@@ -6,12 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from starlette.types import ASGIApp
 
 from allele_mlflow.registry import Entry, Stage
+from allele_mlflow.registry.promotion import Judged, judge
 from tests.dashboard_tools import BASE, CSRF, send
 from tests.registry_dashboard import HOSTILE, Place, opened_place, post, version_path
 
@@ -206,16 +208,14 @@ def test_another_one_is_faster_between_gate_and_journal(
     """
     The same where the other one comes after the gate was asked and before the entry is written.
     """
-    from allele_mlflow.dashboard.pages import registry_actions
+    act = act_of_another(place)
 
-    asked, act = registry_actions.judge, act_of_another(place)
-
-    def judge_slowly(*given: object, **named: object) -> object:
-        found = asked(*given, **named)  # type: ignore[arg-type]
+    def judge_slowly(*given: Any, **named: Any) -> Judged:
+        found = judge(*given, **named)
         act()
         return found
 
-    monkeypatch.setattr(registry_actions, "judge", judge_slowly)
+    monkeypatch.setattr("allele_mlflow.dashboard.pages.registry_actions.judge", judge_slowly)
     answer = promoted(app)
     assert answer.status_code == 409
     assert "look again, another one was faster" in answer.text
