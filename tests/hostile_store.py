@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from html.parser import HTMLParser
 from itertools import count
@@ -141,7 +141,7 @@ class HostileStore:
             self._fill(table, rows, "run_uuid, key, value, step, timestamp, is_nan")
         return run_id
 
-    def _fill(self, table: str, rows: list[tuple[object, ...]], columns: str = "") -> None:
+    def _fill(self, table: str, rows: Sequence[tuple[object, ...]], columns: str = "") -> None:
         names = columns or "run_uuid, key, value"
         marks = ", ".join("?" * len(names.split(", ")))
         query = f"INSERT INTO {table} ({names}) VALUES ({marks})"

@@ -18,6 +18,7 @@ from allele_mlflow.registry import Stage
 from allele_mlflow.tracking.schema import prepare_schema
 from tests.browser.conftest import Opened, _listen
 from tests.browser.page_scripts import EXCESS_PX
+from tests.browser.test_dashboard import FLAWS
 from tests.browser.test_report import hard_to_read
 from tests.registry_dashboard import HOSTILE, ODD_MODEL, Place, opened_place, version_path
 
@@ -116,11 +117,12 @@ def test_every_page_is_looked_at(open_at: OpenAt, width_px: int, scheme: str) ->
         opened.page.wait_for_load_state("networkidle")
         figures: list[Any] = opened.evaluate(
             "() => [...document.querySelectorAll('figure[data-figure]')]"
-            ".map((one) => one.hidden || one.dataset.drawn === 'yes')"
+            ".map((one) => !!(one.dataset.drawn || one.dataset.empty))"
         )
         assert all(figures), path
         assert opened.evaluate(EXCESS_PX) <= 0, path
         assert hard_to_read(opened) == [], path
+        assert opened.evaluate(FLAWS) == [], path
         assert opened.evaluate("() => window.reports") == [], path
         assert opened.problems == [], path
 

@@ -29,6 +29,7 @@ from allele_mlflow.dashboard.pages.run_content import (
     metric_rows,
     pairs_of,
     phase_rows,
+    usual_metric,
 )
 from allele_mlflow.dashboard.refusals import RefusalError
 from allele_mlflow.dashboard.source import Source
@@ -189,7 +190,7 @@ def _run_of(ask: Ask, told: RunFrames, own: dict[str, str], live: dict[str, Any]
         parent_run_id=own.get(_PARENT_TAG),
         started_ms=milliseconds(row.start_time),
         seconds=seconds_between(row.start_time, row.end_time),
-        metric=view.options["metric"] or next((one.key for one in rows), ""),
+        metric=view.options["metric"] or usual_metric(rows),
         params=pairs_of(told.params),
         tags=pairs_of(told.tags),
         metrics=page_of(sorted_rows(shown, view, getattr), view),
@@ -245,7 +246,7 @@ def _metric_figure(ask: Ask, is_dark: bool) -> Any:
     if told is None:
         return None
     rows = metric_rows(told.metrics)
-    metric = ask.view.options["metric"] or next((one.key for one in rows), "")
+    metric = ask.view.options["metric"] or usual_metric(rows)
     pages, count = [], 0
     with ask.source.reader() as reader:
         for page in reader.history([run_id], [metric] if metric else []):

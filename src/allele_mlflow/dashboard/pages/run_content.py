@@ -4,7 +4,7 @@ What a run's page says: params, metrics, phases, alerts, files, delivery.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -113,6 +113,13 @@ def metric_rows(metrics: pd.DataFrame) -> list[MetricRow]:
         for row in metrics.itertuples()
     ]
     return sorted(rows, key=lambda row: (row.key.startswith(("system/", PHASE_PREFIX)), row.key))
+
+
+def usual_metric(rows: Sequence[MetricRow]) -> str:
+    """
+    The first metric that went on for some steps, else the first one; empty where there is none.
+    """
+    return next((one.key for one in rows if one.step > 0), rows[0].key if rows else "")
 
 
 def phase_rows(metrics: pd.DataFrame) -> list[PhaseRow]:

@@ -34,7 +34,10 @@
     try {
       const found = await load(figure, dark.matches ? "dark" : "light");
       figure.hidden = !found;
-      if (!found) return;
+      if (!found) {
+        figure.dataset.empty = "yes";
+        return;
+      }
       const plot = figure.querySelector(".plot");
       const layout = fitted(found);
       plot.style.height = `${layout.height}px`;
@@ -50,6 +53,7 @@
       figure.dataset.drawn = "yes";
     } catch (error) {
       figure.hidden = false;
+      figure.dataset.empty = "yes";
       note.textContent = String(error.message);
     }
   }
