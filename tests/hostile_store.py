@@ -58,7 +58,7 @@ ELEMENTS = frozenset(
         *("li", "main", "p", "h1", "h2", "footer", "form", "label", "input", "select", "option"),
         *("datalist", "button", "div", "table", "caption", "thead", "tbody", "tr", "th", "td"),
         *("span", "dl", "dt", "dd", "code", "section", "figure", "figcaption", "strong"),
-        *("svg", "polyline"),
+        *("svg", "polyline", "h3", "textarea"),
     ]
 )
 

@@ -173,7 +173,7 @@ def _stage_trace(own: pd.DataFrame, stage: str, number: int, theme: Theme) -> go
         hovertext=[
             hover(
                 f"version {row.version}",
-                stage,
+                clean(stage),
                 f"{write_number(row.mean)} [{write_number(row.low)}, {write_number(row.high)}]",
                 f"{write_number(row.runs)} runs",
             )
