@@ -51,7 +51,7 @@ ui: $(FOR_UI) ## MLflow's own UI on the demo's data
 test: $(FOR_TEST) ## every test that pip alone can serve
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-test-browser: need-chromium $(FOR_BROWSER) ## the report of a suite in a headless Chromium
+test-browser: need-chromium $(FOR_BROWSER) ## the reports in a headless Chromium
 	@CHROMIUM='$(CHROMIUM)' $(BIN)/python -m pytest tests/browser
 
 need-chromium:
