@@ -1,5 +1,5 @@
 """
-A clean-up that is killed: at each step, and then gone on with.
+A clean-up that is killed, and then gone on with.
 """
 
 from __future__ import annotations
@@ -22,24 +22,18 @@ from tests.integration.executions import Store
 from tests.integration.runs import KeptRun
 from tests.integration.test_retention_command import add, gone
 
-#: What the process is killed in the third time, before or after it is done.
-STEPS = {
-    "before the mark": ("tag", "before"),
-    "after the mark": ("tag", "after"),
-    "after the files": ("delete", "after"),
-}
+#: Behind whose third call the process is killed; of each run there are two marks.
+STEPS = {"after the mark": "tag", "after the files": "delete"}
 SCRIPT = """
 import os, signal, sys
 from allele_mlflow.cli.main import main
 from allele_mlflow.tracking.run_artifacts import RunArtifacts
 
-name, when = sys.argv.pop(1), sys.argv.pop(1)
+name = sys.argv.pop(1)
 real, count = getattr(RunArtifacts, name), []
 
 def killed(self, *arguments):
     count.append(name)
-    if len(count) == 3 and when == "before":
-        os.kill(os.getpid(), signal.SIGKILL)
     real(self, *arguments)
     if len(count) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -62,7 +56,7 @@ def test_a_kill_at_any_step_is_gone_on_with(step: str, tmp_path: Path, empty_sto
     made = add(store)
     store.tracking.log_batch(made.cells[0], tags={"allele.pin": "stays"})
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *STEPS[step], "gc", "--yes"],
+        [sys.executable, "-c", SCRIPT, STEPS[step], "gc", "--yes"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         stdin=subprocess.DEVNULL,

@@ -5,6 +5,7 @@ Registration by a suite itself: what it finds, what it lets through, and what it
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import chdir, closing
@@ -29,13 +30,15 @@ from allele_mlflow.registry.journal import Stage
 from allele_mlflow.registry.promotion import judge
 from allele_mlflow.registry.registry import open_registry
 from allele_mlflow.settings import Settings, load
-from tests.integration.suites import Place
+from tests.integration.suites import Place, await_that
 from tests.integration.test_compare_command import Done, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.process, pytest.mark.timeout(200)]
 
 BENCHMARK = '''
+import os
 import random
+import time
 
 
 def search(level, mode="fine", *, seed, log):
@@ -52,6 +55,15 @@ def search(level, mode="fine", *, seed, log):
 def measure(genome, *, seed):
     """Around a hundred times the level, with a scatter of one."""
     return {"score": 100 * genome["traits"]["level"] + random.Random(seed).gauss(0, 1)}
+
+
+def measure_slowly(genome, *, seed):
+    """Not before it is asked a second time."""
+    begun = os.environ.get("BEGUN_FILE")
+    if begun:
+        open(begun, "w").close()
+        time.sleep(60)
+    return measure(genome, seed=seed)
 
 
 def measure_never(genome):
@@ -361,3 +373,24 @@ def test_switched_off_nothing_is_registered(place: Place, monkeypatch: pytest.Mo
     assert (found["registered"], found["notes"]) == (None, [])
     assert {run.tags[tags.KIND] for run in place.runs()} == {"suite", "cell"}
     assert versions(place) == 0
+
+
+def test_interrupted_while_it_is_measured_again(place: Place) -> None:
+    """
+    Ctrl-C while the best genome is measured again: exit code 130, nothing is registered, and the
+    suite's own results stand; `--resume` runs no cell and does what is missing.
+    """
+    write(place, 0.5, repeats=2, evaluate="measure_slowly")
+    begun = place.folder / "begun"
+    process = place.start("run", "persona.toml", "--quiet", BEGUN_FILE=str(begun))
+    await_that(begun.exists, seconds=100)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "no genome registered: it was interrupted while it was measured again" in output
+    assert "1 finished, 0 failed" in output
+    assert versions(place) == 0
+    cells = len(place.cells())
+    found = run_suite(place, "--resume")["registered"]
+    assert found["said"].startswith("registered persona/1 as candidate")
+    assert len(place.cells()) == cells

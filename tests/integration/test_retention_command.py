@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from allele_mlflow.clock import now_ns
-from allele_mlflow.errors import ErrorKind, PermanentTrackingError
+from allele_mlflow.errors import ErrorKind, PermanentTrackingError, TransientTrackingError
 from allele_mlflow.records import RunId
-from allele_mlflow.registry import open_registry
+from allele_mlflow.registry import open_registry, retention_deletion
 from allele_mlflow.registry.retention import Rules
 from allele_mlflow.registry.retention_deletion import RetentionDeletion
 from allele_mlflow.registry.retention_plan import plan_retention
 from allele_mlflow.registry.retention_roots import open_registries
 from allele_mlflow.settings import Settings, load
-from allele_mlflow.tracking.run_artifacts import RunArtifacts
+from allele_mlflow.tracking.run_artifacts import RunArtifacts, RunLook
 from tests.integration.executions import PREFIX, START_MS, Made, Metrics, Store
 from tests.integration.runs import KeptRun
 from tests.integration.test_compare_command import Done, run
@@ -184,8 +185,6 @@ def test_what_mlflow_registered_itself(store: Store) -> None:
     """A version in the store's own registry keeps the run whose artifacts it is, be it none of ours
     and known by its address alone.
     """
-    from mlflow import MlflowClient
-
     made = add(store)
     client = MlflowClient(store.uri, registry_uri=store.uri)
     client.create_registered_model("theirs")
@@ -316,6 +315,60 @@ def test_reached_meanwhile(store: Store, how: str) -> None:
     deletion.delete(plan)
     assert {one.run_id for one in deletion.done.spared} == spared
     assert gone(store, made) == set(made.cells) - spared
+
+
+@pytest.mark.parametrize("how", ["pin", "pin of the suite", "version", "resumed", "evidence"])
+def test_reached_while_it_deletes(store: Store, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """What is done to the second run while the first goes is seen before the second would go;
+    evidence, which is looked at now and then, as soon as it is looked at.
+    """
+    made = add(store, repeats=1)
+    settings = settings_of(store)
+    registry, delete, begun = open_registry(settings), RunArtifacts.delete, list[str]()
+    registry.register("persona", GENOME)
+    if how == "evidence":
+        for name in ("CHECK_INTERVAL_S", "_CHECK_SHARE"):
+            monkeypatch.setattr(retention_deletion, name, 0)
+
+    def protecting(self: RunArtifacts, artifact_uri: str, paths: Any) -> None:
+        begun.append(artifact_uri)
+        (second,) = (cell for cell in made.cells if cell not in artifact_uri)
+        match how:
+            case "pin":
+                self.tag(second, "allele.pin", "wait")
+            case "pin of the suite":
+                self.tag(made.run_id, "allele.pin", "wait")
+            case "version":
+                client = MlflowClient(store.uri, registry_uri=settings.model_registry_uri)
+                client.create_model_version("persona", "elsewhere", run_id=second)
+            case "resumed":
+                store.tracking.reopen_run(second)
+            case _:
+                registry.tag("persona", 1, "allele.evidence", second)
+        delete(self, artifact_uri, paths)
+
+    monkeypatch.setattr(RunArtifacts, "delete", protecting)
+    told = json.loads(gc(store, "--yes", "--json").stdout)["done"]
+    assert (told["runs"], len(told["spared"]), len(begun)) == (1, 1, 1)
+    assert len(gone(store, made)) == 1
+
+
+def test_a_store_that_goes_away_ends_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not try thousands of runs one after the other; what it did until then it tells."""
+    made, look, looked = add(store, repeats=6), RunArtifacts.look, list[str]()
+
+    def away(self: RunArtifacts, run_id: str) -> RunLook:
+        looked.append(run_id)
+        if len(looked) > 4:
+            raise TransientTrackingError("gone fishing", kind=ErrorKind.STORE_UNREACHABLE)
+        return look(self, run_id)
+
+    monkeypatch.setattr(RunArtifacts, "look", away)
+    done = gc(store, "--yes", code=6)
+    assert "deleted 2 files" in done.stdout  # of each, it and its suite's run are looked at
+    assert "gone fishing" in done.stderr
+    assert len(looked) == 9
+    assert len(gone(store, made)) == 2
 
 
 def test_one_failure_does_not_stop_the_rest(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

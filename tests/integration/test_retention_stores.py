@@ -171,6 +171,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         server.wait(10)
 
 
+@pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.timeout(100)
 def test_in_s3(sqlite_store: str, bucket: str, empty_store: Path, tmp_path: Path) -> None:

@@ -267,7 +267,8 @@ class SuiteResults:
             return
         log.json(anomalies_document(found, runs=len(runs)), FILE)
         if len(found):
-            self._notes.append(f"{len(found)} anomalies within runs: {FILE}")
+            count = f"{len(found)} anomal{'y' if len(found) == 1 else 'ies'}"
+            self._notes.append(f"{count} within runs: {FILE}")
 
     def _searched(self) -> dict[str, Direction]:
         objectives = self._prepared.suite.objectives.items()

@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 
 from allele_mlflow.errors import ErrorKind, PermanentTrackingError
 
-#: In `OWN_ARTIFACTS`, all readings of what `SAMPLING` thinned: the one thing there that is large.
+#: All readings of what `SAMPLING` thinned: of our own artifacts the one thing that is large.
 READINGS_FILES = ("readings.parquet", "readings.csv.gz")
 
 

@@ -112,6 +112,7 @@ def _column(
                 "shape": ["" if whole else "/" for whole in is_whole],
                 "solidity": [0.35 if none else 0.12 for none in is_none],
                 "size": 8,
+                "fgcolor": theme.ink,
                 "fgopacity": 0.4,
                 "fillmode": "overlay",
             },
