@@ -4,12 +4,15 @@ What forms of the dashboard do to the registry, and what they are refused.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from starlette.types import ASGIApp
 
 from allele_mlflow.registry import Entry, Stage
@@ -260,6 +263,23 @@ def test_nobody_held_it_before(app: ASGIApp, place: Place) -> None:
     assert "nobody to give it back to" in send(app, "/registry/mutation/rollback").text
     answer = post(app, "/registry/mutation/rollback", stage="production", holder="0", reason="back")
     assert (answer.status_code, "nobody held it before" in answer.text) == (422, True)
+
+
+def test_forms_where_the_dashboard_is_mounted(place: Place, app: ASGIApp) -> None:
+    """
+    Inside another server forms are sent to where the dashboard is, and lead on to its own pages;
+    who is in the journal is who that server let in.
+    """
+    outer = Starlette(routes=[Mount("/allele", app=place.app(name="lin"))])
+    gate = f"/allele{version_path(4, 'persona', 'gate')}?stage=candidate"
+    path = f"/allele{version_path(4, 'persona', 'promote')}"
+    text = send(outer, gate).text
+    assert f'action="{path}"' in text
+    (seen,) = re.findall(r'name="holder" value="(\d+)"', text)
+    answer = post(outer, path, stage="candidate", holder=seen, reason="from elsewhere")
+    assert answer.status_code == 303
+    assert answer.headers["location"] == f"/allele{version_path(4)}"
+    assert entries(place)[-1].by == "lin"
 
 
 def test_forms_of_what_is_not_there(app: ASGIApp) -> None:

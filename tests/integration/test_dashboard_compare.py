@@ -5,6 +5,7 @@ The dashboard's page of comparisons says what `allele-mlflow compare` says.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,18 @@ def test_rows_are_chosen_and_sorted(app: ASGIApp) -> None:
     found = json_of(app, "/api/compare.json?" + query_of(*pair, metric="score", sort="-difference"))
     values = [row["difference"] for row in found["rows"]["rows"]]
     assert values == sorted(values, reverse=True)
+
+
+def test_an_experiment_leads_to_its_newest_executions(app: ASGIApp) -> None:
+    """
+    The page of an experiment has a link that compares its newest execution with the one before it.
+    """
+    (row,) = json_of(app, "/api/suites.json?find=sorting")["suites"]["rows"]
+    text = send(app, f"/experiments/{row['experiment_id']}").text
+    (link,) = re.findall(r'href="(/compare\?[^"]*)"', text)
+    found = json_of(app, link.replace("&amp;", "&").replace("/compare?", "/api/compare.json?"))
+    assert [one["runs"] for one in found["sides"]] == [16, 16]
+    assert found["verdicts"]["better"] == 0
 
 
 def test_differences_are_drawn(app: ASGIApp) -> None:

@@ -19,7 +19,7 @@ from allele_mlflow.analysis.finding_states import (
     decode_states,
     finding_id,
 )
-from allele_mlflow.analysis.frames import read_experiments
+from allele_mlflow.analysis.frames import ExperimentFrames, read_experiments
 from allele_mlflow.analysis.histories import SUCCESS_METRIC, execution_series
 from allele_mlflow.analysis.selection import SuiteFacts, read_facts
 from allele_mlflow.analysis.suite_comparison import OF_EVERY_RUN
@@ -49,6 +49,7 @@ class TrendScan:
         states: What people said, by ids of findings.
         confirmations: What `confirm` found of findings, by their ids.
         facts: Of the suite.
+        left_out: Metrics that were not looked at, for there are too many histories.
     """
 
     experiment_id: str
@@ -57,6 +58,7 @@ class TrendScan:
     states: dict[str, FindingState]
     confirmations: dict[str, str]
     facts: SuiteFacts
+    left_out: tuple[str, ...] = ()
 
     def state_of(self, finding: TrendFinding) -> State:
         """
@@ -100,7 +102,7 @@ def scan_experiment(
     metrics: Sequence[str] = (),
     preset: Preset = STRICT,
     directions: Mapping[str, Direction] | None = None,
-    most_keys: int | None = None,
+    most_histories: int | None = None,
 ) -> TrendScan:
     """
     The scan of an experiment.
@@ -113,7 +115,7 @@ def scan_experiment(
             phases, and how many trials finish; for runs of no suite all but resources.
         preset: How sure findings must be.
         directions: Which way is better; go before the suite's.
-        most_keys: Read so many of the wanted metrics at most, as the newest runs have them; None
+        most_histories: Scan so many at most, of the wanted metrics that the newest runs have; None
             reads every metric of every run, to find those that only older ones have.
     Raises:
         TrackingError: the store does not answer.
@@ -124,10 +126,11 @@ def scan_experiment(
     wanted = list(metrics)
     if not wanted and facts.metrics:
         wanted = [*facts.metrics, *OF_EVERY_RUN, SUCCESS_METRIC]
-    keys = None if most_keys is None else _newest_keys(reader, experiment_id, wanted)[:most_keys]
-    frames = read_experiments(
-        reader, [experiment_id], param_keys=[], metric_keys=keys, columns=_COLUMNS
-    )
+    if most_histories is None:
+        frames = read_experiments(reader, [experiment_id], param_keys=[], columns=_COLUMNS)
+        left_out: tuple[str, ...] = ()
+    else:
+        frames, left_out = _bounded(reader, experiment_id, wanted, most_histories)
     series = execution_series(frames, metrics=wanted)
     states = decode_states(read_experiment_tags(tracking_uri, experiment_id, prefix=TAG_PREFIX))
     report = scan_trends(
@@ -137,7 +140,13 @@ def scan_experiment(
         known=[one.key for one in states.values()],
     )
     return TrendScan(
-        experiment_id, series, report, states, _confirmations(reader, experiment_id), facts
+        experiment_id,
+        series,
+        report,
+        states,
+        _confirmations(reader, experiment_id),
+        facts,
+        left_out,
     )
 
 
@@ -155,12 +164,27 @@ def _facts_of(reader: Reader, tracking_uri: str, experiment_id: str) -> SuiteFac
     return read_facts(tracking_uri, str(suites.iloc[0])) if len(suites) else SuiteFacts()
 
 
-def _newest_keys(reader: Reader, experiment_id: str, wanted: Sequence[str]) -> list[str]:
+def _bounded(
+    reader: Reader, experiment_id: str, wanted: Sequence[str], most_histories: int
+) -> tuple[ExperimentFrames, tuple[str, ...]]:
+    """
+    The runs with as many metrics as make so many histories, and the metrics that they do not have.
+    """
+    frames = read_experiments(
+        reader, [experiment_id], param_keys=[], metric_keys=[], columns=_COLUMNS
+    )
+    keys = _newest_keys(reader, frames, wanted)
+    cells = max(1, frames.runs["cell"].nunique())
+    count = max(1, most_histories // cells)
+    told = reader.runs([experiment_id], tag_keys=[], param_keys=[], metric_keys=keys[:count])
+    return frames._replace(metrics=told.metrics), tuple(keys[count:])
+
+
+def _newest_keys(reader: Reader, frames: ExperimentFrames, wanted: Sequence[str]) -> list[str]:
     """
     The metrics of the newest runs that are wanted, those of the benchmark first.
     """
-    runs = reader.runs([experiment_id], tag_keys=[], param_keys=[], metric_keys=[]).runs
-    newest = list(runs["run_id"][:_NEWEST])
+    newest = list(frames.runs["run_id"][:_NEWEST])
     keys = reader.runs(run_ids=newest, tag_keys=[], param_keys=[]).metrics["key"].unique()
     found = [
         key

@@ -21,8 +21,8 @@ from allele_mlflow.reports.figures import metric_history
 from allele_mlflow.summaries.experiment import findings_frame
 from allele_mlflow.units import Direction
 
-#: Metrics that are scanned, histories that are listed, and those that could not be judged.
-MOST_KEYS = 24
+#: Histories that are scanned, that are listed, and that could not be judged.
+MOST_SCANNED = 600
 MOST_HISTORIES = 500
 MOST_SKIPPED = 50
 _UNKNOWN = KnownMetric(Direction.NONE, "", is_objective=False)
@@ -75,7 +75,8 @@ class Skipped(msgspec.Struct, frozen=True, kw_only=True):
 
 class Trend(msgspec.Struct, frozen=True, kw_only=True):
     """
-    The scan of an experiment; `metric` and `cell` say which history the figure draws.
+    The scan of an experiment; `metric` and `cell` say which history the figure draws. `left_out`:
+    metrics that were not looked at.
     """
 
     experiment_id: str
@@ -85,6 +86,7 @@ class Trend(msgspec.Struct, frozen=True, kw_only=True):
     findings: Paged[FindingRow]
     histories: list[HistoryRow]
     skipped: list[Skipped]
+    left_out: list[str]
     metric: str
     cell: str
 
@@ -137,13 +139,15 @@ def query(ask: Ask) -> Trend:
             Skipped(cell=one.cell, metric=one.metric, reason=one.reason)
             for one in scan.report.skipped[:MOST_SKIPPED]
         ],
+        left_out=list(scan.left_out[:MOST_SKIPPED]),
         metric=metric,
         cell=cell,
     )
 
 
 def _scanned(ask: Ask) -> tuple[str, TrendScan]:
-    experiment_id, preset = ask.params["experiment_id"], ask.view.options["preset"]
+    experiment_id, options = ask.params["experiment_id"], ask.view.options
+    metric, preset = options["metric"], options["preset"]
 
     def scan() -> tuple[str, TrendScan]:
         with ask.source.reader() as reader:
@@ -153,10 +157,11 @@ def _scanned(ask: Ask) -> tuple[str, TrendScan]:
                 ask.source.tracking_uri,
                 experiment_id,
                 preset=SENSITIVE if preset == "sensitive" else STRICT,
-                most_keys=MOST_KEYS,
+                metrics=[metric] if metric else [],
+                most_histories=MOST_SCANNED,
             )
 
-    return ask.source.recent.get(("trend", experiment_id, preset), scan)
+    return ask.source.recent.get(("trend", experiment_id, preset, metric), scan)
 
 
 def _chosen(ask: Ask, scan: TrendScan, found: list[TrendFinding]) -> tuple[str, str]:

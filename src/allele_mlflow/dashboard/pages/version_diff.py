@@ -20,6 +20,8 @@ from allele_mlflow.registry.registry import Registry
 from allele_mlflow.reports.figures import trait_profile
 
 ONE, OTHER = "one", "other"
+#: Versions that are offered, newest first.
+MOST_CHOICES = 300
 
 
 class ChangeRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +51,7 @@ class ChangeRow(msgspec.Struct, frozen=True, kw_only=True):
 
 class VersionDiff(msgspec.Struct, frozen=True, kw_only=True):
     """
-    Two versions, `one` before `other`, and what measured them.
+    Two versions, `one` before `other`, and what measured them; `versions` are others to choose.
     """
 
     name: str
@@ -88,7 +90,7 @@ def query(ask: Ask) -> VersionDiff:
         name=name,
         one=one,
         other=other,
-        versions=sorted(registry.history(name).registrations(), reverse=True),
+        versions=sorted(registry.history(name).registrations(), reverse=True)[:MOST_CHOICES],
         one_evidence=evidence[0],
         other_evidence=evidence[1],
         changes=page_of([_row(change) for change in find_changes(before, after)], ask.view),
