@@ -16,6 +16,7 @@ import anyio.to_thread
 from allele_mlflow.analysis.selection import SuiteFacts, read_facts
 from allele_mlflow.dashboard.recent import RecentAnswers
 from allele_mlflow.dashboard.refusals import RefusalError
+from allele_mlflow.errors import AlleleMlflowError
 from allele_mlflow.settings import Settings
 from allele_mlflow.tracking.frames import Reader
 from allele_mlflow.tracking.reader import open_reader
@@ -114,6 +115,15 @@ class Source:
                 while len(self._facts) > KEPT_FACTS:
                     self._facts.pop(next(iter(self._facts)))
         return found
+
+    def warm_up(self) -> None:
+        """
+        Load what the first pages would wait for: some seconds, of MLflow's above all.
+        """
+        with contextlib.suppress(AlleleMlflowError, RefusalError):
+            with self.reader():
+                pass  # only a store that is there: MLflow would make it
+            self.facts("none")
 
     def spools(self) -> list[Path]:
         """
