@@ -28,7 +28,7 @@ export PYTHON
 .DEFAULT_GOAL := help
 .PHONY: help demo ui drill test test-browser need-chromium test-deep test-floor check format docs \
 	bench bench-whole bench-sidecar bench-outage bench-recovery bench-store bench-drain bench-peers bench-suites \
-	bench-detection bench-statistics bench-advice bench-registry bench-retention clean
+	bench-detection bench-statistics bench-advice bench-registry bench-retention bench-dashboard clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -51,7 +51,7 @@ ui: $(FOR_UI) ## MLflow's own UI on the demo's data
 test: $(FOR_TEST) ## every test that pip alone can serve
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-test-browser: need-chromium $(FOR_BROWSER) ## the report of a suite in a headless Chromium
+test-browser: need-chromium $(FOR_BROWSER) ## reports and the dashboard in a headless Chromium
 	@CHROMIUM='$(CHROMIUM)' $(BIN)/python -m pytest tests/browser
 
 need-chromium:
@@ -124,6 +124,9 @@ bench-advice: $(FOR_DEMO) ## how often recommendations and predictions are wrong
 
 bench-registry: $(FOR_DEMO) ## the registry's commands on ten thousand versions
 	@$(BIN)/python benchmarks/registry_scale.py
+
+bench-dashboard: $(FOR_DEMO) ## how soon pages come on 10,000 runs, memory of the server, lag of a live page
+	@$(BIN)/python benchmarks/dashboard.py
 
 bench-peers: $(FOR_DEMO) ## other trackers beside this one, each in an environment of its own
 	@$(BIN)/python benchmarks/peers.py

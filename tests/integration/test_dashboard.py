@@ -311,6 +311,8 @@ def test_a_store_that_is_away(tmp_path: Path) -> None:
         assert answer.status_code == 503
         assert "store" in answer.text
         assert send(app, "/delivery").status_code == 200
+        assert send(app, "/runs/x/artifacts/y").status_code == 503
+    assert list(tmp_path.iterdir()) == []  # and nothing was made
 
 
 def test_description_fits_the_answers(stored: Stored) -> None:

@@ -33,7 +33,7 @@ async def send_artifact(source: Source, request: Request) -> Response:
         check_artifact_path(path)
     except PermanentTrackingError as exc:
         raise RefusalError(404, str(exc)) from exc
-    data = await source.ask(partial(artifact_bytes, source.tracking_uri, run_id, path))
+    data = await source.ask(partial(_read, source, run_id, path))
     if data is None:
         raise RefusalError(404, f"run {run_id} has no file {path}")
     name = quote(path.rpartition("/")[2], safe="")
@@ -45,3 +45,11 @@ async def send_artifact(source: Source, request: Request) -> Response:
             "content-security-policy": "default-src 'none'; sandbox",
         },
     )
+
+
+def _read(source: Source, run_id: str, path: str) -> bytes | None:
+    with source.reader() as reader:  # first: MLflow's client would make a store that is not there
+        runs = reader.runs(run_ids=[run_id], tag_keys=[], param_keys=[], metric_keys=[]).runs
+    if not len(runs):
+        raise RefusalError(404, f"there is no run {run_id}")
+    return artifact_bytes(source.tracking_uri, run_id, path)

@@ -8,6 +8,7 @@ import contextlib
 import ipaddress
 import logging
 import socket
+import threading
 from collections.abc import Callable, Collection
 from types import FrameType
 
@@ -121,6 +122,7 @@ class DashboardServer:
         # it tells of its start and end; errors are told
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         self._on_token(self.address)
+        threading.Thread(target=self._source.warm_up, daemon=True).start()
         with contextlib.suppress(KeyboardInterrupt):
             self._server.run(sockets=[self._socket])
         self._source.close()

@@ -17,6 +17,7 @@ from allele_mlflow.analysis.selection import SuiteFacts, read_facts
 from allele_mlflow.dashboard.recent import RecentAnswers
 from allele_mlflow.dashboard.refusals import RefusalError
 from allele_mlflow.dashboard.registries import RegistrySource
+from allele_mlflow.errors import AlleleMlflowError
 from allele_mlflow.references import Stage
 from allele_mlflow.registry.gates import Policy
 from allele_mlflow.settings import Settings
@@ -125,6 +126,15 @@ class Source:
                 while len(self._facts) > KEPT_FACTS:
                     self._facts.pop(next(iter(self._facts)))
         return found
+
+    def warm_up(self) -> None:
+        """
+        Load what the first pages would wait for: some seconds, of MLflow's above all.
+        """
+        with contextlib.suppress(AlleleMlflowError, RefusalError):
+            with self.reader():
+                pass  # only a store that is there: MLflow would make it
+            self.facts("none")
 
     def spools(self) -> list[Path]:
         """
