@@ -410,3 +410,32 @@ def test_artifact_comes_as_bytes(
             artifact_bytes(uri, run_id, path)
     with pytest.raises(PermanentTrackingError, match="0" * 32):
         artifact_bytes(uri, "0" * 32, "environment.json")
+
+
+def test_runs_come_by_their_ids(opened: tuple[Reader, Written]) -> None:
+    """
+    Only the runs that were named come, with all of theirs; ids that are nobody's, or no ids at all,
+    find nothing.
+    """
+    reader, written = opened
+    wanted = [written.run_ids[1], written.tagged[0]]
+    found = reader.runs(run_ids=[*wanted, "nobody", "' OR '1'='1"])
+    assert set(found.runs["run_id"]) == set(wanted)
+    assert set(found.params["run_id"]) == set(wanted)
+    assert not len(reader.runs(run_ids=[written.deleted]).runs)
+    assert not len(reader.runs(run_ids=["' OR '1'='1"]).runs)
+    assert not len(reader.runs(run_ids=[]).runs)
+    in_other = reader.runs([written.experiment_id], run_ids=wanted)
+    assert list(in_other.runs["run_id"]) == [written.run_ids[1]]
+
+
+@pytest.mark.parametrize("run_ids", ["abc", ["x"] * 501])
+def test_bad_ids_are_refused(sqlite_written: Written, run_ids: list[str]) -> None:
+    """
+    A text in place of a list, or too many, are the caller's mistake.
+    """
+    with (
+        closing(open_reader(sqlite_written.uri)) as reader,
+        pytest.raises(ValueError, match="want"),
+    ):
+        reader.runs(run_ids=run_ids)

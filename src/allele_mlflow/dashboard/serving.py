@@ -8,7 +8,6 @@ import contextlib
 import ipaddress
 import logging
 import socket
-import threading
 from collections.abc import Callable, Collection
 from types import FrameType
 
@@ -120,10 +119,10 @@ class DashboardServer:
         Serve until a signal ends it.
         """
         # it tells of its start and end; errors are told
-        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        logging.getLogger("uvicorn").setLevel(logging.ERROR)
         self._on_token(self.address)
-        threading.Thread(target=self._source.warm_up, daemon=True).start()
         with contextlib.suppress(KeyboardInterrupt):
+            self._source.warm_up()  # whoever asks meanwhile waits for it
             self._server.run(sockets=[self._socket])
         self._source.close()
 

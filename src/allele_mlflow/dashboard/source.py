@@ -22,7 +22,7 @@ from allele_mlflow.references import Stage
 from allele_mlflow.registry.gates import Policy
 from allele_mlflow.settings import Settings
 from allele_mlflow.tracking.frames import Reader
-from allele_mlflow.tracking.reader import open_reader
+from allele_mlflow.tracking.reader import load_client, open_reader
 from allele_mlflow.watching.spools import find_all_spools
 
 T = TypeVar("T")
@@ -129,8 +129,9 @@ class Source:
 
     def warm_up(self) -> None:
         """
-        Load what the first pages would wait for: some seconds, of MLflow's above all.
+        Load what the first pages would wait for, before there are threads: some seconds.
         """
+        load_client()
         with contextlib.suppress(AlleleMlflowError, RefusalError):
             with self.reader():
                 pass  # only a store that is there: MLflow would make it

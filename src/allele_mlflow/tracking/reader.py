@@ -45,6 +45,19 @@ def open_reader(tracking_uri: str) -> Reader:
     return ClientReader(tracking_uri)
 
 
+def load_client() -> None:
+    """
+    Import what the functions here would import when they are first called.
+
+    For programs with threads, before these begin: SQLAlchemy cannot be asked in one thread while
+    another imports the rest of it.
+
+    Cost: two seconds.
+    """
+    import mlflow.tracking  # noqa: F401
+    import sqlalchemy.orm  # noqa: F401
+
+
 def artifact_readings(
     tracking_uri: str, run_id: str, *, page_rows: int = PAGE_ROWS
 ) -> Iterator[pd.DataFrame]:
