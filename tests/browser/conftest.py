@@ -15,10 +15,13 @@ from typing import Any, Literal
 import pytest
 from playwright.sync_api import Browser, Page, Request, sync_playwright
 
-from allele_mlflow.reports.html import suite_report
+from allele_mlflow.reports.experiment_page import experiment_page
+from allele_mlflow.reports.html import suite_report, write_report
+from allele_mlflow.reports.run_page import run_page
 from allele_mlflow.reports.summary import FailureGroup, Link, Objective
 from allele_mlflow.units import Direction
 from tests.integration.suites import Place, document
+from tests.page_tools import make_experiment, make_run
 from tests.report_tools import HOSTILE, make_history, make_results, make_summary
 
 LONG = "a-rather-long-name-without-a-space" * 6
@@ -167,10 +170,31 @@ def invented_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=["suites_report", "invented_report"])
+@pytest.fixture(scope="session")
+def run_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """
+    The report of a run whose every text is hostile.
+    """
+    path = tmp_path_factory.mktemp("run") / "report.html"
+    path.write_text(write_report(run_page(make_run(HOSTILE))), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def experiment_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """
+    The report of an experiment, likewise.
+    """
+    path = tmp_path_factory.mktemp("experiment") / "report.html"
+    page = experiment_page(make_experiment(HOSTILE, cells=3))
+    path.write_text(write_report(page), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(params=["suites_report", "invented_report", "run_report", "experiment_report"])
 def report(request: pytest.FixtureRequest) -> Path:
     """
-    Either of them.
+    Each of them.
     """
     path: Path = request.getfixturevalue(request.param)
     return path

@@ -15,6 +15,7 @@ import pytest
 from allele_mlflow.cli.exit_codes import ExitCode
 from allele_mlflow.environment.taking import take_environment
 from allele_mlflow.records import Reading
+from allele_mlflow.tracking.reader import artifact_folder
 from tests.integration.executions import PREFIX, START_MS, Metrics, Store
 from tests.integration.test_compare_command import run
 from tests.report_tools import SIX_MB, ReadPage
@@ -163,6 +164,20 @@ def test_run_is_reported(store: Store) -> None:
     assert names == ["phase", "error alert", "CPU of the benchmark, of one core", "resident memory"]
     assert timeline["traces"][0]["base"] == [1.0]
     assert curve["traces"][-1]["y"] == [10.0, 90.0, 40.0]
+
+
+def test_folder_of_artifacts_is_bounded(store: Store) -> None:
+    """
+    Of many files the first are read; one that is too large is left out, and those after it are not.
+    """
+    run_id = store.add_run("plain", {"loss": 0.5})
+    for name, size in (("a", 10), ("b", 500), ("c", 20), ("d", 30)):
+        file = store.folder / "file"
+        file.write_bytes(b"x" * size)
+        store.tracking.log_artifact(run_id, file, f"genomes/{name}.json")
+    found = artifact_folder(store.uri, run_id, "genomes", most_files=3, most_bytes=100)
+    assert {name: len(data) for name, data in found.items()} == {"a.json": 10, "c.json": 20}
+    assert artifact_folder(store.uri, run_id, "none", most_files=3) == {}
 
 
 def test_experiment_has_its_executions_and_trend(store: Store) -> None:

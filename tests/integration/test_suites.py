@@ -134,6 +134,22 @@ def test_what_a_suite_leaves_in_mlflow(place: Place) -> None:
     assert len(correlation) == 1
 
 
+def test_report_compares_with_the_execution_before(place: Place) -> None:
+    """
+    The report of a second execution holds each objective against the first, with a verdict.
+    """
+    suite = place.write("again.toml", "[matrix]\nnumber = [1, 2]")
+    for _ in range(2):
+        done = place.run("run", str(suite), "--json")
+        assert done.returncode == 0, done.stderr
+    report = Path(document(done)["report"])
+    told = report.with_suffix(".md").read_text(encoding="utf-8")
+    assert "## Against the execution before" in told
+    assert "| number=2 | score (points) | 2.000 | 2.000 |" in told
+    assert "Not compared" not in told
+    assert "candidate / baseline" in report.read_text(encoding="utf-8"), "the forest plot"
+
+
 def test_killed_runner_leaves_a_suite_that_resumes(place: Place, tmp_path: Path) -> None:
     """
     Kill -9 of the runner half way: its cells die with it; `--resume` runs what is missing, and each

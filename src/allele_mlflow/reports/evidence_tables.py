@@ -58,7 +58,7 @@ def comparison_notes(comparison: PastComparison) -> tuple[str, ...]:
     """
     What was compared with what, and what a reader has to know of it.
     """
-    return (f"Before: {plain_text(comparison.baseline)}.", *map(plain_text, comparison.notes))
+    return (f"compared with {plain_text(comparison.baseline)}", *map(plain_text, comparison.notes))
 
 
 def running_times(searches: Searches) -> Table:
