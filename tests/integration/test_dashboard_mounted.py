@@ -44,6 +44,7 @@ def test_pages_stand_behind_the_login(address: str) -> None:
         assert client.get("/allele/api/suites.json").status_code == 401
         assert client.get("/allele/", auth=("admin", "guessed")).status_code == 401
         client.auth = httpx.BasicAuth("admin", PASSWORD)
+        assert client.get("/allele").headers["location"] == "/allele/"
         page = client.get("/allele/")
         assert page.status_code == 200
         assert 'href="/allele/static/dashboard.css"' in page.text

@@ -139,6 +139,18 @@ class Cleaned:
     outliers: npt.NDArray[np.intp]
 
 
+def too_few_points(count: int) -> TooFewPointsError:
+    """
+    What is wrong with a series of so few finite values.
+    """
+    return TooFewPointsError(
+        f"{count} finite points: want at least {MIN_POINTS}",
+        kind=ErrorKind.TOO_FEW_POINTS,
+        got=count,
+        wanted=MIN_POINTS,
+    )
+
+
 def clean(values: FloatArray, *, spreads: FloatArray | None = None) -> Cleaned:
     """
     Set missing and isolated points aside.
@@ -159,12 +171,7 @@ def clean(values: FloatArray, *, spreads: FloatArray | None = None) -> Cleaned:
         )
     indices = np.flatnonzero(~np.isnan(values))[-MAX_POINTS:]
     if len(indices) < MIN_POINTS:
-        raise TooFewPointsError(
-            f"{len(indices)} finite points: want at least {MIN_POINTS}",
-            kind=ErrorKind.TOO_FEW_POINTS,
-            got=len(indices),
-            wanted=MIN_POINTS,
-        )
+        raise too_few_points(len(indices))
     kept_spreads = None if spreads is None else np.asarray(spreads, dtype=np.float64)[indices]
     is_outlier = find_outliers(values[indices], spreads=kept_spreads)
     kept = indices[~is_outlier]

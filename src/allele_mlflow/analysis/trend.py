@@ -19,6 +19,7 @@ import pandas as pd
 from scipy.stats import false_discovery_control
 
 from allele_mlflow.analysis.changes import (
+    MIN_POINTS,
     STRICT,
     Cleaned,
     Preset,
@@ -27,6 +28,7 @@ from allele_mlflow.analysis.changes import (
     clean,
     judge_stretch,
     shifts_of,
+    too_few_points,
 )
 from allele_mlflow.analysis.drift import MIN_DRIFT_POINTS, Drift, measure_drift
 from allele_mlflow.analysis.outliers import NEIGHBOURS, noise_sigma
@@ -131,8 +133,8 @@ def scan_trends(
     """
     _check(frame)
     histories: list[_History] = []
-    skipped: list[SkippedSeries] = []
-    for (cell, metric), rows in frame.groupby(_SERIES, sort=True):
+    long, skipped = _without_short(frame)
+    for (cell, metric), rows in long.groupby(_SERIES, sort=True):
         try:
             histories.append(_read(str(cell), str(metric), rows, preset, seed))
         except TooFewPointsError as exc:
@@ -143,7 +145,26 @@ def scan_trends(
         for history in histories
         for place in sorted(_places(history, preset, alpha, seed), key=lambda one: one.position)
     ]
+    skipped.sort()
     return TrendReport(findings=findings, judged_count=len(histories), skipped=skipped)
+
+
+def _without_short(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[SkippedSeries]]:
+    """
+    The histories that may be long enough, and those that are not: there may be thousands, each of
+    one execution, and one by one they would take seconds.
+    """
+    values = frame["value"].to_numpy(dtype=np.float64)
+    told = pd.DataFrame({"count": ~np.isnan(values), "odd": np.isinf(values)})
+    totals = told.groupby([frame[name].to_numpy() for name in _SERIES]).transform("sum")
+    counts, odd = totals["count"].to_numpy(), totals["odd"].to_numpy()
+    is_short = (counts < MIN_POINTS) & (odd == 0)  # an odd one is refused, however short
+    short = frame[is_short].assign(count=counts[is_short])[[*_SERIES, "count"]]
+    skipped = [
+        SkippedSeries(str(cell), str(metric), too_few_points(int(count)).message)
+        for cell, metric, count in short.drop_duplicates().itertuples(index=False, name=None)
+    ]
+    return frame[~is_short], skipped
 
 
 def _check(frame: pd.DataFrame) -> None:

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Mount
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message
 
 from allele_mlflow import settings as settings_module
@@ -74,7 +74,12 @@ def add_dashboard(app: Any, *, has_login: bool) -> Any:
     entrance = ServerEntrance(app, has_login=has_login)
     # MLflow's own middleware looks at hosts, before any route
     routes.insert(0, Mount(PATH, app=make_app(source, entrance, hosts=None)))
+    routes.insert(1, Route(PATH, _to_first_page))
     return app
+
+
+async def _to_first_page(request: Request) -> Response:
+    return RedirectResponse(f"{request.scope.get('root_path', '')}{PATH}/")
 
 
 def _settings() -> settings_module.Settings:

@@ -12,9 +12,9 @@ from allele_mlflow.clock import now_monotonic_s
 
 T = TypeVar("T")
 
-#: Long enough for a page to fetch its figures.
+#: Long enough for a page to fetch its figures; each answer may be of 10,000 runs, some 10 MB.
 KEPT_S = 8.0
-MOST_KEPT = 4
+MOST_KEPT = 2
 
 
 class _Entry:

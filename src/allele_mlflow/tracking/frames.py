@@ -233,7 +233,9 @@ def frame_of(rows: Iterable[Sequence[Any]], columns: dict[str, str]) -> pd.DataF
     """
     A frame of rows, with these columns and dtypes.
     """
-    return pd.DataFrame(list(map(tuple, rows)), columns=list(columns)).astype(columns)
+    # as objects first: pandas would look at every text to make it one of its own kind
+    found = pd.DataFrame(list(map(tuple, rows)), columns=list(columns), dtype="object")
+    return found.astype(columns)
 
 
 def pairs_frame(rows: Iterable[Sequence[Any]]) -> pd.DataFrame:

@@ -25,6 +25,7 @@ from allele_mlflow.units import Direction
 #: Runs whose whole histories are read, at most.
 MOST_RUNS = 400
 SHOWN_TARGETS = 4
+_COLUMNS = ("cell", "cell_key", "repeat", "attempt", "seed")
 
 
 class SearchRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +98,8 @@ def _curves(ask: Ask) -> tuple[Execution, SearchCurves, int]:
             frames = read_experiments(
                 reader,
                 [execution.experiment_id],
+                columns=_COLUMNS,
+                param_keys=[options["per_step"]] if options["per_step"] else [],
                 with_tags={
                     tags.EXECUTION: execution.run_uid or "",
                     tags.KIND: tags.RunKind.CELL,
