@@ -18,7 +18,7 @@ from allele_mlflow.registry import Stage
 from allele_mlflow.tracking.schema import prepare_schema
 from tests.browser.conftest import Opened, _listen
 from tests.browser.page_scripts import EXCESS_PX
-from tests.browser.test_dashboard import FLAWS
+from tests.browser.test_dashboard import FLAWS, kept_out
 from tests.browser.test_report import hard_to_read
 from tests.registry_dashboard import HOSTILE, ODD_MODEL, Place, opened_place, version_path
 
@@ -123,6 +123,7 @@ def test_every_page_is_looked_at(open_at: OpenAt, width_px: int, scheme: str) ->
         assert opened.evaluate(EXCESS_PX) <= 0, path
         assert hard_to_read(opened) == [], path
         assert opened.evaluate(FLAWS) == [], path
+        assert kept_out(opened.page) == [], path
         assert opened.evaluate("() => window.reports") == [], path
         assert opened.problems == [], path
 
