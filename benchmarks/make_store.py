@@ -36,6 +36,7 @@ RUNS_PER_CELL = 10
 MUTATION_RATES = (0.01, 0.05, 0.1, 0.3)
 FIRST_MS = 1_700_000_000_000
 RUN_MS = 800
+DAY_MS = 86_400_000
 RUNS_PER_INSERT = 250
 SEED = 7
 INSERTS = {
@@ -62,6 +63,8 @@ class StoreShape(NamedTuple):
         steps: Readings of each key.
         failed: How many of the runs failed, spread evenly.
         cell_keys: Keys of the cells, where they are to be those of a real suite.
+        execution: Which of the suite's executions, each a day after the one before: they go into
+            one store side by side.
     """
 
     suite: str = "evolution"
@@ -70,6 +73,14 @@ class StoreShape(NamedTuple):
     steps: int = 1
     failed: int = 0
     cell_keys: tuple[str, ...] = ()
+    execution: int = 0
+
+    @property
+    def first_ms(self) -> int:
+        """
+        When it began.
+        """
+        return FIRST_MS + self.execution * DAY_MS
 
 
 class FilledStore(NamedTuple):
@@ -110,7 +121,7 @@ def fill_store(path: Path, shape: StoreShape) -> FilledStore:
     experiment_id = tracking.ensure_experiment(experiment, artifact_location=None)
     tracking.close()
     counts = dict.fromkeys(INSERTS, 0)
-    chance = random.Random(SEED)
+    chance = random.Random(SEED + shape.execution)
     parent_run_id = _new_id(chance)
     with closing(sqlite3.connect(path)) as connection:
         # who wants to keep this store can make it again
@@ -157,7 +168,7 @@ class _Origin(NamedTuple):
         yield rows
 
     def _rows_of(self, run: _Run, chance: random.Random) -> _Rows:
-        run_id, start_ms = run.run_id, FIRST_MS + run.number * 1000
+        run_id, start_ms = run.run_id, self.shape.first_ms + run.number * 1000
         status = "FAILED" if run.is_failed else "FINISHED"
         uri = f"{self.artifact_root}/{run_id}/artifacts"
         row = (
@@ -198,7 +209,7 @@ class _Origin(NamedTuple):
             "allele.kind": run.kind,
             "allele.environment": "0123456789abcdef",
             "allele.heartbeat": "2023-11-14T22:13:20Z",
-            "allele.started_ns": str((FIRST_MS + run.number * 1000) * 1_000_000),
+            "allele.started_ns": str((self.shape.first_ms + run.number * 1000) * 1_000_000),
             "allele.ended_by": "close",
             "allele.delivery": json.dumps({"accepted": self.shape.metrics, "pending": 0}),
             "allele.sidecar_cpu_s": "0.31",
