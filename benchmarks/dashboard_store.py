@@ -131,9 +131,7 @@ def fill_dashboard(folder: Path, shape: DashboardShape) -> DashboardStore:
     ]
     wide = fill_store(
         store,
-        StoreShape(
-            WIDE, shape.executions * shape.runs, shape.metrics, execution=shape.executions
-        ),
+        StoreShape(WIDE, shape.executions * shape.runs, shape.metrics, execution=shape.executions),
     )
     run_id = _complete(store, [one.parent_run_id for one in found], shape)
     fill_registry(folder, RegistryShape(shape.models, shape.versions))
