@@ -8,7 +8,7 @@ old cell once more beside the new one, that is the baseline.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,7 +35,7 @@ from allele_mlflow.analysis.told_advice import (
     read_recommendations,
 )
 from allele_mlflow.errors import AnalysisError, ErrorKind
-from allele_mlflow.tracking.frames import Reader
+from allele_mlflow.tracking.frames import MOST_RUN_IDS, Reader
 
 #: New runs of the old cell from which on they are the baseline.
 FEWEST_BESIDE = 2
@@ -102,7 +102,7 @@ class AdviceReader:
 
         Cost: a look at the artifacts of each run, and at one tag of all runs of the store.
         """
-        own = read_experiments(self.reader, [self.experiment_id])
+        own = read_experiments(self.reader, [self.experiment_id], metric_keys=[])
         told = read_recommendations(self.tracking_uri, own.runs["run_id"][: self.most_runs])
         ids = [one.recommendation_id for one in told]
         sides: dict[str, list[ExperimentFrames]] = {}
@@ -115,6 +115,8 @@ class AdviceReader:
                     kind=ErrorKind.BAD_DATA,
                 )
             sides.setdefault(meant, []).append(selection.frames)
+        by_id = own.runs.set_index("run_id", drop=False)
+        own = self._with_metrics(own, (_made_on(own, by_id.loc[one.run_id]).runs for one in told))
         for tag, frames in self._tagged().items():
             sides.setdefault(_meant(tag, ids) or "", []).append(frames)
         return [
@@ -131,9 +133,10 @@ class AdviceReader:
         Raises:
             TrackingError: the store does not answer.
         """
-        own = read_experiments(self.reader, [self.experiment_id])
+        own = read_experiments(self.reader, [self.experiment_id], metric_keys=[])
         told = read_predictions(self.tracking_uri, own.runs["run_id"][: self.most_runs])
         runs = own.runs.set_index("run_id", drop=False)
+        own = self._with_metrics(own, (runs.loc[[one.run_id]] for one in told))
         keys = {one.prediction_id: _key_of(one.metric, own.metrics, one.run_id) for one in told}
         wanted = sorted({key for key in keys.values() if key is not None})
         run_ids = list(dict.fromkeys(one.run_id for one in told))
@@ -168,11 +171,31 @@ class AdviceReader:
         histories = whole_histories(self.reader, list(own.runs["run_id"]), names)
         return [one for name in names for one in backtest(own, histories, name)]
 
+    def _with_metrics(
+        self, own: ExperimentFrames, runs: Iterable[pd.DataFrame]
+    ) -> ExperimentFrames:
+        """
+        The same with the metrics of these runs alone.
+        """
+        ids = list(dict.fromkeys(run_id for one in runs for run_id in one["run_id"]))
+        pieces = [
+            self.reader.runs(
+                run_ids=ids[start : start + MOST_RUN_IDS], tag_keys=[], param_keys=[]
+            ).metrics
+            for start in range(0, len(ids), MOST_RUN_IDS)
+        ]
+        return own._replace(metrics=pd.concat([own.metrics, *pieces], ignore_index=True))
+
     def _tagged(self) -> dict[str, ExperimentFrames]:
         """
         The runs that have the tag, by what it says.
         """
-        told = self.reader.runs(tag_keys=[tags.RECOMMENDATION], param_keys=[], metric_keys=[])
+        told = self.reader.runs(
+            with_tags={tags.RECOMMENDATION: None},
+            tag_keys=[tags.RECOMMENDATION],
+            param_keys=[],
+            metric_keys=[],
+        )
         experiments = dict(zip(told.runs["run_id"], told.runs["experiment_id"], strict=True))
         ids = sorted({experiments[run_id] for run_id in told.tags["run_id"]})
         if not ids:

@@ -14,7 +14,7 @@ import pandas as pd
 from allele_mlflow.analysis.frames import ExperimentFrames, param_value, params_by_run
 from allele_mlflow.errors import AnalysisError, ErrorKind
 from allele_mlflow.expressions import Expression
-from allele_mlflow.tracking.frames import Reader
+from allele_mlflow.tracking.frames import MOST_RUN_IDS, Reader
 
 
 def runs_that_hold(
@@ -64,9 +64,11 @@ def identifier(name: str) -> str:
 
 
 def _tags_of(reader: Reader, runs: pd.DataFrame) -> list[tuple[str, str, str]]:
-    ids = list(runs["experiment_id"].unique())
-    told = reader.runs(ids, param_keys=[], metric_keys=[]).tags
-    own = told[told["run_id"].isin(runs["run_id"])]
+    ids = list(runs["run_id"])
+    few = ids if len(ids) <= MOST_RUN_IDS else None
+    experiments = list(runs["experiment_id"].unique())
+    told = reader.runs(experiments, run_ids=few, param_keys=[], metric_keys=[]).tags
+    own = told[told["run_id"].isin(ids)]
     return list(own[["run_id", "key", "value"]].itertuples(index=False, name=None))
 
 

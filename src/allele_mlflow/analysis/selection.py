@@ -153,19 +153,18 @@ def select(reader: Reader, tracking_uri: str, text: str, *, prefix: str = "") ->
         AnalysisError: there is no such experiment or run, or nothing of it is over.
         TrackingError: the store does not answer.
 
-    Cost: of all runs of the experiment it reads what tells them apart, and of those that are meant
-    everything; with more than `MOST_RUN_IDS` of them, of all runs everything.
+    Cost: of all runs of the experiment it reads what tells them apart, and of those that the name
+    means everything; with more than `MOST_RUN_IDS` of them, of all runs everything.
     """
     target = parse_target(text)
     ids = _experiments_of(reader, target, prefix)
-    params: list[str] | None = None if target.wanted is not None else []
-    frames = read_experiments(reader, ids, param_keys=params, metric_keys=[], columns=_TELLING)
+    frames = read_experiments(reader, ids, param_keys=[], metric_keys=[], columns=_TELLING)
     runs, execution = _of_target(frames, target)
-    if target.wanted is not None:
-        runs = _that_hold(reader, frames.of(runs), target)
     few = list(runs["run_id"]) if len(runs) <= MOST_RUN_IDS else None
     whole = read_experiments(reader, ids, run_ids=few)
     meant = whole.runs[whole.runs["run_id"].isin(runs["run_id"])]
+    if target.wanted is not None:
+        meant = _that_hold(reader, whole.of(meant), target)
     return select_found(tracking_uri, FoundRuns(target, whole, meant, execution))
 
 
@@ -325,14 +324,13 @@ def _experiments_of(reader: Reader, target: Target, prefix: str) -> list[str]:
     for name in (target.name, f"{prefix}{target.name}"):
         if name in ids:
             return [str(ids[name])]
+    by_id = reader.runs(run_ids=[target.name], tag_keys=[], param_keys=[], metric_keys=[]).runs
+    if len(by_id):
+        return list(by_id["experiment_id"].unique())
     told = reader.runs(tag_keys=[tags.RUN_UID], param_keys=[], metric_keys=[])
     by_uid = told.tags[told.tags["value"] == target.name]["run_id"]
     runs = told.runs
-    for meant in (
-        runs["run_id"] == target.name,
-        runs["run_id"].isin(by_uid),
-        runs["name"] == target.name,
-    ):
+    for meant in (runs["run_id"].isin(by_uid), runs["name"] == target.name):
         if meant.any():
             return list(runs[meant]["experiment_id"].unique())
     raise _none(

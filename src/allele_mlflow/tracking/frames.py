@@ -4,10 +4,10 @@ The frames in which runs come back: their columns, their dtypes, and how rows be
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import pandas as pd
 
 from allele_mlflow.tracking.limits import LARGEST_VALUE, check_key
@@ -231,11 +231,16 @@ def check_runs_request(
 
 def frame_of(rows: Iterable[Sequence[Any]], columns: dict[str, str]) -> pd.DataFrame:
     """
-    A frame of rows, with these columns and dtypes.
+    A frame of rows, with these columns and dtypes; what a row has behind them is left out.
     """
-    # as objects first: pandas would look at every text to make it one of its own kind
-    found = pd.DataFrame(list(map(tuple, rows)), columns=list(columns), dtype="object")
-    return found.astype(columns)
+    kept = list(rows)
+    # column by column with its dtype: pandas would look at all texts for what they might be
+    return pd.DataFrame(
+        {
+            name: pd.Series([row[place] for row in kept], dtype=kind)
+            for place, (name, kind) in enumerate(columns.items())
+        }
+    )
 
 
 def pairs_frame(rows: Iterable[Sequence[Any]]) -> pd.DataFrame:
@@ -249,8 +254,9 @@ def runs_frame(rows: Iterable[Sequence[Any]]) -> pd.DataFrame:
     """
     A frame of `RUNS`; the times are given in milliseconds since 1970.
     """
-    frame = pd.DataFrame(list(map(tuple, rows)), columns=list(RUNS))
-    for name in ("start_time", "end_time"):
+    times_given = dict.fromkeys(("start_time", "end_time"), "object")
+    frame = frame_of(rows, RUNS | times_given)
+    for name in times_given:
         # 0 is what MLflow's server answers for an end that has not come
         times = pd.to_numeric(frame[name]).astype("Int64").replace(0, pd.NA)
         frame[name] = pd.to_datetime(times, unit="ms", utc=True)
@@ -261,14 +267,11 @@ def history_frame(rows: Iterable[Sequence[Any]]) -> pd.DataFrame:
     """
     A frame of `HISTORY`, from rows that have `is_nan` behind their value.
     """
-    return frame_of(
-        (
-            (run_id, key, step, timestamp, math.nan if is_nan else _infinite_again(value))
-            for run_id, key, step, timestamp, value, is_nan in rows
-        ),
-        HISTORY,
-    )
-
-
-def _infinite_again(value: float) -> float:
-    return math.copysign(math.inf, value) if abs(value) == LARGEST_VALUE else value
+    kept = list(rows)
+    frame = frame_of(kept, HISTORY)
+    values = frame["value"].to_numpy(copy=True)
+    is_infinite = np.abs(values) == LARGEST_VALUE
+    values[is_infinite] = np.copysign(np.inf, values[is_infinite])
+    values[np.array([row[len(HISTORY)] for row in kept], dtype=bool)] = np.nan
+    frame["value"] = values
+    return frame
