@@ -367,3 +367,14 @@ def test_advice_on_an_experiment(stored: Stored) -> None:
     assert effects[0]["effect"] == pytest.approx(9.5, abs=1.0)
     assert json_of(stored.app, f"{path}?part=ledger")["advice"]["rows"] == []
     assert json_of(stored.app, f"{path}?part=predictions")["scores"] == []
+
+
+def test_a_history_is_chosen_by_its_link(stored: Stored) -> None:
+    """
+    Each history leads to itself: cell and metric stand in the address, and the figure is of both.
+    """
+    path = f"/experiments/{stored.experiment_id}/trend"
+    page = send(stored.app, path).text
+    assert f'href="{path}?metric=score&amp;cell=rate%3D0.3' in page
+    chosen = json_of(stored.app, f"/api{path}.json?metric=score&cell=rate%3D0.3")
+    assert (chosen["metric"], chosen["cell"]) == ("score", "rate=0.3")

@@ -172,6 +172,16 @@ def _field(row: Any, name: str) -> Any:
     return getattr(row, f"{group}s").get(key) if key else getattr(row, name)
 
 
+def _row_view(view: View, row: Any, column: Column) -> View:
+    """
+    The view to which the link of a row leads.
+    """
+    view = view.with_option(column.option, str(_field(row, column.name)))
+    for name in column.also:
+        view = view.with_option(name, str(getattr(row, name)))
+    return view
+
+
 def _row_params(row: Any, path: str) -> dict[str, str]:
     """
     The attributes of a row that a path names; nothing where one is missing.
@@ -189,6 +199,7 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        auto_reload=False,
     )
     environment.filters |= {
         "clean": clean,
@@ -207,6 +218,7 @@ def _environment() -> jinja2.Environment:
         "sort_state": _sort_state,
         "row_params": _row_params,
         "view_of": lambda options, lists=None: View(options=options, lists=lists or {}),
+        "row_view": _row_view,
         "look_of": look_of,
         "sparkline": sparkline,
         "MISSING": MISSING,

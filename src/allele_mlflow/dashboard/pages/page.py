@@ -60,6 +60,7 @@ class Column:
         path: Of the page that it leads to, in which attributes of the row stand in braces.
         can_sort: Whether the page can be sorted by it.
         option: The option of the page that its link sets to its value.
+        also: Options that the link sets to attributes of the row by the same names.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Column:
     path: str = ""
     can_sort: bool = True
     option: str = ""
+    also: tuple[str, ...] = ()
 
     @property
     def style(self) -> str:

@@ -104,8 +104,8 @@ COLUMNS = (
     Column("id", "Id", Kind.CODE),
 )
 HISTORY_COLUMNS = (
-    Column("cell", "Cell", Kind.NAME, option="cell"),
-    Column("metric", "Metric", Kind.NAME, option="metric"),
+    Column("cell", "Cell", Kind.NAME),
+    Column("metric", "Metric", Kind.NAME, option="metric", also=("cell",)),
     Column("executions", "Executions", Kind.COUNT),
     Column("newest", "Newest", Kind.NUMBER),
 )
