@@ -23,6 +23,7 @@ from http.cookiejar import CookieJar
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 from urllib.request import HTTPCookieProcessor, OpenerDirector, build_opener
 
 import psutil
@@ -91,6 +92,10 @@ def paths_of(store: FilledStore) -> list[str]:
     The pages, and what their figures are made of.
     """
     experiment, execution = f"/experiments/{store.experiment_id}", store.parent_run_id
+    # of 10,000 runs these are 200
+    rates = [
+        f"{execution}[population_size < 110 and mutation_rate == {one}]" for one in (0.01, 0.3)
+    ]
     return [
         "/",
         experiment,
@@ -106,8 +111,11 @@ def paths_of(store: FilledStore) -> list[str]:
         f"/executions/{execution}/anytime?metric=fitness/best&direction=higher",
         f"/api/executions/{execution}/figures/cells.json",
         f"/runs/{execution}",
+        "/compare",
+        f"/compare?{urlencode({'base': rates[0], 'with': rates[1]})}",
         "/alerts",
         "/delivery",
+        "/retention?registry=none",
     ]
 
 

@@ -20,8 +20,8 @@ from allele_mlflow.analysis.locations import BoolArray, FloatArray, Location, we
 
 #: Up to as many arrangements all of them are tried, and the p-value is exact.
 EXACT_LIMIT = 20_000
-#: Weights held at once.
-CHUNK_WEIGHTS = 2_000_000
+#: Weights held at once: with what is made of them, some 30 MB. Results do not depend on it.
+CHUNK_WEIGHTS = 500_000
 
 
 def bootstrap_weights(
