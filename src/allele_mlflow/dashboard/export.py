@@ -4,6 +4,7 @@ The pages as a folder of files: opened from a disk or put on any web server, wit
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,9 @@ from allele_mlflow.errors import AlleleMlflowError, ErrorKind, SettingsError
 
 STATIC_FOLDER = "static"
 _NOBODY = Visitor(name="", csrf="", may_write=False)
+#: A name that is a part of a file's as it is.
+_PLAIN = re.compile(r"[A-Za-z0-9]{1,80}")
+_LONGEST_PLAIN = 120
 
 
 class FileAddresses:
@@ -104,10 +108,14 @@ def export_pages(
 
 def file_name(page: Page, params: Params) -> str:
     """
-    The file of a page: its path, in which all but letters and digits is a dash.
+    The file of a page: its path, in which all but letters and digits is a dash. Names that are more
+    than letters and digits, or long, are told apart by a digest.
     """
-    plain = re.sub(r"[^A-Za-z0-9]+", "-", fill(page.path, params)).strip("-")
-    return f"{plain or 'index'}.html"
+    path = fill(page.path, params)
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", path).strip("-") or "index"
+    if all(_PLAIN.fullmatch(value) for value in params.values()):
+        return f"{plain}.html"
+    return f"{plain[:_LONGEST_PLAIN]}-{hashlib.sha256(path.encode()).hexdigest()[:8]}.html"
 
 
 def _check_folder(folder: Path) -> None:

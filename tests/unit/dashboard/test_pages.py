@@ -4,6 +4,7 @@ Pages, looks, addresses and recent answers by themselves.
 
 from __future__ import annotations
 
+import re
 import threading
 
 import msgspec
@@ -71,9 +72,22 @@ def test_a_copy_refers_to_what_is_written_alone() -> None:
     """
     page = next(one for one in PAGES if one.name == "run")
     to = FileAddresses([(page, {"run_id": "x/../y"})])
-    assert file_name(page, {"run_id": "x/../y"}) == "runs-x-2F-2Fy.html"
-    assert to.page(page.path, {"run_id": "x/../y"}) == "runs-x-2F-2Fy.html"
+    name = file_name(page, {"run_id": "x/../y"})
+    assert re.fullmatch(r"runs-x-2F-2Fy-[0-9a-f]{8}\.html", name)
+    assert to.page(page.path, {"run_id": "x/../y"}) == name
     assert to.page(page.path, {"run_id": "z"}) == ""
+
+
+def test_no_two_pages_are_one_file() -> None:
+    """
+    Names that differ in punctuation alone, or only behind what a file's name can hold, are told
+    apart.
+    """
+    page = next(one for one in PAGES if one.name == "run")
+    names = ["a.b", "a-b", "a b", "a_b", "ab", "ä" * 200, "ä" * 201]
+    files = [file_name(page, {"run_id": name}) for name in names]
+    assert len(set(files)) == len(names)
+    assert max(map(len, files)) < 150
 
 
 def test_states_have_a_sign_each() -> None:
