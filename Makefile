@@ -51,11 +51,7 @@ ui: $(FOR_UI) ## MLflow's own UI on the demo's data
 test: $(FOR_TEST) ## every test that pip alone can serve
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-<<<<<<< HEAD
 test-browser: need-chromium $(FOR_BROWSER) ## reports and the dashboard in a headless Chromium
-=======
-test-browser: need-chromium $(FOR_BROWSER) ## the reports in a headless Chromium
->>>>>>> figures
 	@CHROMIUM='$(CHROMIUM)' $(BIN)/python -m pytest tests/browser
 
 need-chromium:
