@@ -32,7 +32,7 @@ from allele_mlflow.units import Direction
 #: Runs that say which metrics there are.
 _NEWEST = 40
 _COLUMNS = (
-    *("kind", "run_uid", "suite", "execution", "cell", "cell_key", "repeat", "attempt"),
+    *("kind", "run_uid", "execution", "cell", "cell_key", "repeat", "attempt"),
     *("environment", "commit"),
 )
 

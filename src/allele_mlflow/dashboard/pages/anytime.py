@@ -23,7 +23,7 @@ from allele_mlflow.reports.figures import running_time_ecdf
 from allele_mlflow.units import Direction
 
 #: Runs whose whole histories are read, at most.
-MOST_RUNS = 400
+MOST_RUNS = 200
 SHOWN_TARGETS = 4
 _COLUMNS = ("cell", "cell_key", "repeat", "attempt", "seed")
 

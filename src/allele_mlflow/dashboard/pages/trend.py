@@ -23,7 +23,7 @@ from allele_mlflow.units import Direction
 
 #: Histories that are scanned, that are listed, and that could not be judged.
 MOST_SCANNED = 600
-MOST_HISTORIES = 500
+MOST_HISTORIES = 200
 MOST_SKIPPED = 50
 _UNKNOWN = KnownMetric(Direction.NONE, "", is_objective=False)
 
