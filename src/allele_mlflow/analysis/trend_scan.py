@@ -200,6 +200,7 @@ def _confirmations(reader: Reader, experiment_id: str) -> dict[str, str]:
     """
     confirmed = reader.runs(
         [experiment_id],
+        with_tags={tags.FINDING: None, tags.CONFIRMATION: None},
         tag_keys=[tags.FINDING, tags.CONFIRMATION],
         param_keys=[],
         metric_keys=[],

@@ -41,6 +41,8 @@ def artifact_root(uri: str) -> str:
     """
     An address of artifacts in one form: local folders as paths, no slash at the end.
     """
+    if ":" not in uri:  # most are plain paths, and there are many
+        return uri.rstrip("/")
     parts = urlsplit(uri)
     return (unquote(parts.path) if parts.scheme == "file" else uri).rstrip("/")
 
