@@ -94,7 +94,7 @@ def fill_registry(folder: Path, shape: RegistryShape) -> FilledRegistry:
     client = RegistryClient(uri, experiment=EXPERIMENT, artifact_location=artifacts)
     names = [f"model-{number:04d}" for number in range(shape.models)]
     first_run = client.ensure_journal(names[0])
-    filler = _Filler(shape, [read_genome(_genome(n)) for n in range(1, shape.versions + 1)])
+    filler = _Filler(shape, [read_genome(make_genome(n)) for n in range(1, shape.versions + 1)])
     with closing(sqlite3.connect(folder / DATABASE)) as connection:
         # who wants to keep this registry can make it again
         connection.execute("PRAGMA synchronous = OFF")
@@ -182,8 +182,11 @@ class _Filler(NamedTuple):
                 yield entry
 
 
-def _genome(number: int) -> dict[str, Any]:
-    return {"traits": {"level": number, "creativity": 0.5, "empathy": 0.25}}
+def make_genome(level: float) -> dict[str, Any]:
+    """
+    One of a made registry's genomes.
+    """
+    return {"traits": {"level": level, "creativity": 0.5, "empathy": 0.25}}
 
 
 def _copy_run(connection: sqlite3.Connection, first: str) -> str:

@@ -30,7 +30,7 @@ if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.environment import describe_environment, is_busy
-from benchmarks.make_registry import DATABASE, RegistryShape, fill_registry
+from benchmarks.make_registry import DATABASE, RegistryShape, fill_registry, make_genome
 from benchmarks.make_store import StoreShape, fill_store
 from benchmarks.program import run_benchmark
 from benchmarks.scratch import PARENT, prepare_store, scratch_folder
@@ -119,7 +119,7 @@ def _time_commands(folder: Path, plan: Plan) -> dict[str, Any]:
         return _run(folder, "promote", where, stage, "--reason", "measured", *more)
 
     def register() -> Taken:
-        (folder / "genome.json").write_text(json.dumps({"traits": {"level": -chance.random()}}))
+        (folder / "genome.json").write_text(json.dumps(make_genome(-chance.random())))
         return _run(folder, "register", NAME, "genome.json")
 
     commands: dict[str, Callable[[], Taken]] = {

@@ -195,7 +195,7 @@ def test_demo_runs(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "population_size=50 mutation_rate=0.3" in done.stdout
+    assert re.search(r"population_size=50 .*\n +mutation_rate=0\.3 ", done.stdout)
     assert "4 finished, 0 failed" in done.stdout
     (place,) = re.findall(r"report: (\S+)", done.stdout)
     assert Path(place).is_file()
