@@ -102,7 +102,7 @@ class Source:
         reader = reader or open_reader(self.tracking_uri)
         try:
             yield reader
-        except BaseException:
+        except BaseException:  # nothing is kept from anybody: its connection is in doubt
             reader.close()
             raise
         with self._lock:

@@ -222,6 +222,7 @@ def _register_genome(
     except AlleleMlflowError as exc:
         return Registration(f"no genome registered: {exc}")
     except Exception as exc:
+        # the suite is over and stands: what its genome does to us is said, and no more
         _logger.exception("suite %s: no genome registered", outcome.prepared.suite.name)
         return Registration(f"no genome registered: {type(exc).__name__}: {exc}")
 

@@ -74,6 +74,7 @@ def register_components(prepared: Prepared, registry: Registry) -> list[str]:
         except (OSError, AlleleMlflowError) as exc:
             said.append(f"component {name} is not registered: {exc}")
         except Exception as exc:
+            # the suite is over and stands: what a component does to us is said, and no more
             _logger.exception("suite %s: component %s", prepared.suite.name, name)
             said.append(f"component {name} is not registered: {type(exc).__name__}: {exc}")
     return said

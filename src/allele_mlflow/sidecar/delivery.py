@@ -53,7 +53,7 @@ from allele_mlflow.sidecar.heartbeat import Heartbeat
 from allele_mlflow.sidecar.listener import Listener
 from allele_mlflow.sidecar.live_view import LiveViewWriter
 from allele_mlflow.sidecar.owner_watch import OwnerWatch, note_error_of_end
-from allele_mlflow.sidecar.pacing import CpuLimit
+from allele_mlflow.sidecar.pacing import CpuLimit, stretch_of
 from allele_mlflow.sidecar.plan import (
     STAND_IN,
     Commit,
@@ -75,8 +75,6 @@ _logger = logging.getLogger(__name__)
 
 POLL_S = 0.1
 URGENT_POLL_S = 0.005
-#: Of more runs than this, each is looked at less often.
-RUNS_AT_FULL_PACE = 50
 PUBLISH_EVERY_S = 0.5
 #: Readings waiting, in batches, from which on the newest of each key is shown ahead of its turn.
 LAG_BATCHES = 20
@@ -223,14 +221,6 @@ class RunDelivery:
         self._apply_end()
 
     @property
-    def _pace(self) -> float:
-        """
-        How many times as long a pause is, where so many runs are served that looking at each of
-        them at full pace would take the time to deliver any.
-        """
-        return max(1.0, self._share() / RUNS_AT_FULL_PACE)
-
-    @property
     def is_wanted(self) -> bool:
         """
         Whether anything is left to do: False once archived, or offline and without its benchmark.
@@ -291,7 +281,7 @@ class RunDelivery:
     async def _leave_when_resumed(self, scope: anyio.CancelScope) -> None:
         # whoever resumes a run writes its description anew
         while spool.identity_of(self.folder / spool.RUN_FILE) in (None, self.description):  # noqa: ASYNC110 - no event reaches us from there
-            await anyio.sleep(POLL_S * self._pace)
+            await anyio.sleep(POLL_S * stretch_of(self._share()))
         _logger.info("run %s was resumed", self.spec.run_uid)
         scope.cancel()
 
@@ -369,7 +359,8 @@ class RunDelivery:
             # after an end somebody waits for us, but perhaps a worker process stays for hours; else
             # what comes next is read together, for a look costs as much as a hundred readings
             soon_s = URGENT_POLL_S * self._idle_reads if self.plan.is_urgent else POLL_S
-            await anyio.sleep(min(POLL_S, soon_s, self.plan.flush_in_s) * self._pace)
+            pause_s = min(POLL_S, soon_s, self.plan.flush_in_s)
+            await anyio.sleep(pause_s * stretch_of(self._share()))
 
     def _keep_house(self) -> None:
         """

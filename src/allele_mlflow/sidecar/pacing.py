@@ -11,6 +11,16 @@ from collections.abc import Callable
 BURST_CPU_S = 0.05
 #: A shorter lag is none.
 LEAST_LAG_S = 1.0
+#: Of more runs than this, each is looked at less often.
+RUNS_AT_FULL_PACE = 50
+
+
+def stretch_of(runs: int) -> float:
+    """
+    How many times as long a run's pauses are among so many runs: looking at all of them at full
+    pace would take the time to deliver any.
+    """
+    return max(1.0, runs / RUNS_AT_FULL_PACE)
 
 
 class CpuBudget:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 
 from allele_mlflow.sidecar import retry
-from allele_mlflow.sidecar.pacing import BURST_CPU_S, CpuBudget
+from allele_mlflow.sidecar.pacing import BURST_CPU_S, RUNS_AT_FULL_PACE, CpuBudget, stretch_of
 
 
 @given(attempt=st.integers(0, 10_000), seed=st.integers())
@@ -53,3 +53,10 @@ def test_idle_time_is_not_saved_up() -> None:
     """After an hour of rest there is no more than one burst to spend at once."""
     budget = CpuBudget(25.0, 0.0)
     assert budget.spend(1.0, 3600.0) == pytest.approx((1.0 - BURST_CPU_S) * 4)
+
+
+def test_looks_do_not_grow_with_the_runs() -> None:
+    """Up to so many runs each keeps its pace; of more, all together are looked at no more often."""
+    assert {stretch_of(runs) for runs in range(RUNS_AT_FULL_PACE + 1)} == {1.0}
+    for runs in (RUNS_AT_FULL_PACE, 100, 1_000, 10_000):
+        assert runs / stretch_of(runs) == pytest.approx(RUNS_AT_FULL_PACE)
