@@ -165,14 +165,18 @@ def measure_ends(folder: Path, effort: Effort) -> dict[str, Any]:
 
 def _close_s(settings: dict[str, Any], effort: Effort) -> float:
     log = start_logger("close", delivery="quiet", **settings)
-    while log.status() is None:  # the warm sidecar has taken it up
-        time.sleep(0.01)
+    _wait_for_sidecar(log)
     log_metrics(log, effort.close_metrics)
     begin_s = time.perf_counter()
     report = log.close()
     if not report.is_complete or report.ledger.lost:
         raise RuntimeError(f"not delivered: {report.line()}")
     return time.perf_counter() - begin_s
+
+
+def _wait_for_sidecar(log: RunLogger) -> None:
+    while log.status() is None:  # it has taken up the run
+        time.sleep(0.01)
 
 
 def measure_idle(folder: Path, effort: Effort) -> dict[str, float]:
@@ -209,6 +213,7 @@ def measure_memory(folder: Path, pending: int, effort: Effort) -> float:
     log = start_logger("backlog", delivery="quiet", **settings_below(folder))
     scope = Path(log.handle()).parent.parent
     log_metrics(log, pending)
+    _wait_for_sidecar(log)
     log.detach()
     sidecar = find_sidecar(scope)
     if sidecar is None:

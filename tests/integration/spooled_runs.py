@@ -168,6 +168,25 @@ async def serve(worker: Worker) -> None:
         await worker.serve()
 
 
+async def most_served_at_once(sidecar: Worker) -> int:
+    """
+    The most deliveries that were open together while the sidecar served to its end.
+    """
+    most = 0
+
+    async def watch() -> None:
+        nonlocal most
+        while True:
+            most = max(most, len(sidecar.deliveries))
+            await anyio.sleep(0.001)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch)
+        await serve(sidecar)
+        group.cancel_scope.cancel()
+    return most
+
+
 async def serve_until_a_call(run: Path, tracking: MemoryTracking, chance: random.Random) -> None:
     """
     Serve until some call, which hangs or whose answer is lost; there the sidecar dies.

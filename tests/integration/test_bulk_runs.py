@@ -190,3 +190,43 @@ def test_unknown_tables_are_left_to_mlflow(empty_store: Path, tmp_path: Path) ->
     assert (tracking._runs, tracking.writes_by) == (None, "bulk")
     assert tracking.find_run(one, "u") == run_id
     tracking.close()
+
+
+def test_artifact_is_put_where_mlflow_puts_it(pair: Pair, tmp_path: Path) -> None:
+    """Without loading the run; of a run that is not there MLflow's own words."""
+    file = tmp_path / "a.txt"
+    file.write_text("content")
+    for tracking in pair.both():
+        place = tmp_path / "artifacts" / tracking.writes_by
+        experiment = tracking.ensure_experiment("artifacts", artifact_location=str(place))
+        run_id = tracking.create_run(experiment, run_name=None, start_ms=1, tags={})
+        tracking.log_artifact(run_id, file, "folder/a.txt")
+        tracking.log_artifact(run_id, file, "b.txt")
+        root = place / run_id / "artifacts"
+        assert {one.relative_to(root).as_posix() for one in root.rglob("*.txt")} == {
+            "folder/a.txt",
+            "b.txt",
+        }
+    words = []
+    for tracking in pair.both():
+        with pytest.raises(TrackingError) as caught:
+            tracking.log_artifact(RunId("0" * 32), file, "a.txt")
+        words.append((type(caught.value), caught.value.kind, str(caught.value)))
+    assert words[0] == words[1]
+
+
+def test_artifact_does_not_load_the_run(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's own `get_run` reads all that the run holds."""
+    file = tmp_path / "a.txt"
+    file.write_text("content")
+    tracking = pair.bulk
+    experiment = tracking.ensure_experiment("loads", artifact_location=str(tmp_path))
+    run_id = tracking.create_run(experiment, run_name=None, start_ms=1, tags={})
+    loaded: list[str] = []
+    store_class = type(tracking._opened()._tracking_client.store)
+    monkeypatch.setattr(store_class, "get_run", lambda self, run_id: loaded.append(run_id))
+    tracking.log_artifact(run_id, file, "a.txt")
+    assert not loaded
+    assert (tmp_path / run_id / "artifacts" / "a.txt").read_text() == "content"

@@ -33,6 +33,7 @@ from tests.integration.spooled_runs import (
     final_state,
     log_everything,
     make_worker,
+    most_served_at_once,
     present_state,
     serve,
     start_run,
@@ -278,43 +279,6 @@ async def test_shortage_while_a_stream_is_opened_costs_nothing(tmp_path: Path, n
     state = final_state(run)
     assert (state.ledger.delivered, state.damage) == ({"metric": 700}, [])
     assert state.ledger.recounted_from is None
-
-
-async def most_served_at_once(sidecar: worker.Worker) -> int:
-    """
-    The most deliveries that were open together while the sidecar served to its end.
-    """
-    most = 0
-
-    async def watch() -> None:
-        nonlocal most
-        while True:
-            most = max(most, len(sidecar.deliveries))
-            await anyio.sleep(0.001)
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(watch)
-        await serve(sidecar)
-        group.cancel_scope.cancel()
-    return most
-
-
-async def test_drain_takes_up_runs_by_and_by(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However many wait, a sync has only so many open at once, and delivers them all."""
-    monkeypatch.setattr(worker, "DRAINED_AT_ONCE", 3)
-    runs = []
-    for number in range(10):
-        run, writer = start_run(tmp_path, f"r{number}")
-        writer.metric("m", 1.0, number)
-        end_run(writer)
-        runs.append(run)
-    tracking = MemoryTracking()
-    sidecar = make_worker(runs[0], tracking, is_drain=True)
-    most = await most_served_at_once(sidecar)
-    assert sum(len(one.rows("m")) for one in tracking.runs.values()) == 10
-    assert 0 < most <= 3
 
 
 async def test_few_descriptors_serve_many_runs(

@@ -152,6 +152,19 @@ def process_start_time(pid: int) -> int | None:
     return 0 if fields[0] in "ZX" else int(fields[19])
 
 
+def is_process_alive(pid: int, start: int) -> bool:
+    """
+    Whether a process of this host and PID namespace lives, or may: where that cannot be found out
+    it does.
+
+    Args:
+        pid: Its id, which another one may have by now.
+        start: Its start time as of `process_start_time`; 0 where that is not known.
+    """
+    found = process_start_time(pid)
+    return found is None or (found != 0 and found == (start or found))
+
+
 def is_writer_alive(stream: Path) -> bool:
     """
     Whether the process that writes a stream still can.

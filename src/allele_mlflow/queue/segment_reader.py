@@ -10,9 +10,9 @@ elsewhere a pause lies between the two looks.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from itertools import chain, islice
+from itertools import chain, compress, count, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -198,8 +198,8 @@ class SegmentReader:
         """
         if self.slot_count and self.word(self.slot_count - 1):
             return self.slot_count
-        rest = self.words(self.next, self.slot_count - self.next)
-        return max((slot + 1 for slot, word in rest if word), default=self.next)
+        written = self._written(self.slot_count - self.next)
+        return max(written, default=self.next - 1) + 1
 
     def has_passed(self, end: int) -> bool:
         """
@@ -262,9 +262,9 @@ class SegmentReader:
         if self.is_series and not is_long_look and not self.word(self.next):
             self._fruitless += 1  # a page is a system call to look at; the next may be far off
             return late
-        ready = self._written(min(wanted + LOOK_AHEAD, rest), wanted)
+        ready = list(islice(self._written(min(wanted + LOOK_AHEAD, rest)), wanted))
         if not ready and is_long_look:
-            ready = self._written(rest, wanted)
+            ready = list(islice(self._written(rest), wanted))
         if ready:
             self._fruitless = 0
             found = set(ready)
@@ -276,12 +276,11 @@ class SegmentReader:
             pause_s(SECOND_LOOK_S)
         return late + ready
 
-    def _written(self, span: int, limit: int) -> list[int]:
+    def _written(self, span: int) -> Iterator[int]:
         """
-        Up to `limit` slots with a record among the next `span`.
+        The slots with a record among the next `span`.
         """
-        written = (slot for slot, word in self.words(self.next, span) if word)
-        return list(islice(written, limit))
+        return compress(count(self.next), self.words(self.next, span))
 
     def word(self, slot: int) -> int:
         """
@@ -290,17 +289,16 @@ class SegmentReader:
         offset = layout.HEADER_BYTES + slot * self._slot_bytes + layout.WORD_OFFSET
         return int.from_bytes(os.pread(self._descriptor, 8, offset), "little")
 
-    def words(self, first: int, span: int) -> Iterator[tuple[int, int]]:
+    def words(self, first: int, span: int) -> Iterable[int]:
         """
-        Slot and last word of `span` slots from `first` on.
+        The last words of `span` slots from `first` on, 0 for one that is not written.
         """
         if self.is_series:
-            return ((slot, self.word(slot)) for slot in range(first, first + span))
+            return map(self.word, range(first, first + span))
         size = span * layout.RECORD_BYTES
         data = os.pread(self._descriptor, size, layout.HEADER_BYTES + first * layout.RECORD_BYTES)
         data = data[: len(data) - len(data) % layout.RECORD_BYTES]
-        words = memoryview(data).cast("Q")[3::4]
-        return enumerate(words, first)
+        return memoryview(data).cast("Q")[3::4]
 
     def _page(self, slot: int) -> SeriesPage | None:
         """
@@ -359,11 +357,11 @@ def count_unread(path: Path, position: SegmentPosition, *, is_exact: bool) -> Un
             return Unread(sum(segment.page_size(slot) for slot in slots), False)
         if not is_exact and end == segment.slot_count:
             return Unread(end - segment.next + len(segment.open), True)
-        late = [segment.word(slot) for slot in segment.open]
+        late = map(segment.word, segment.open)
         rest = segment.words(segment.next, max(0, end - segment.next))
-        words = chain(late, (word for _, word in rest))
-        count = sum(word & 0xFF not in (0, layout.KIND_VOID) for word in words)
-        return Unread(count, False)
+        written = filter(None, chain(late, rest))  # most of a segment is not, and quickly passed
+        total = sum(word & 0xFF not in (0, layout.KIND_VOID) for word in written)
+        return Unread(total, False)
     finally:
         segment.close()
 

@@ -437,6 +437,7 @@ class RunDelivery:
                 self.plan.offer([Item(stream_id, "tag", (key, value))], now_s)
             case ArtifactAdded() as artifact:
                 self.reader.uploads.add(artifact, stream=stream_id, end=frame.end_offset)
+                self._uploader.wake()
             case ErrorLogged() as event:
                 self.files.note_error(event)
                 self.plan.settle(stream_id, Ledger(delivered={"error": 1}))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from allele_mlflow.clock import now_ns
 from allele_mlflow.queue import spool
-from allele_mlflow.queue.locks import process_start_time
+from allele_mlflow.queue.locks import is_process_alive
 from allele_mlflow.queue.run_reader import RunReader
 from allele_mlflow.queue.stream_reader import StreamMark
 from allele_mlflow.records import FlushAsked, RunEnded, RunSpec
@@ -82,8 +82,7 @@ class Listener:
         owner = self._reader.streams.get(self._spec.owner_stream)
         has_no_stream = owner is None and not self._spec.owner_stream  # it found no room for one
         if has_no_stream and spool.is_here(self._reader.folder):
-            start = process_start_time(self._spec.owner_pid)
-            is_alive = start is None or (start != 0 and start == (self._spec.owner_start or start))
+            is_alive = is_process_alive(self._spec.owner_pid, self._spec.owner_start)
         else:
             is_alive = owner is not None and not owner.has_heard_last_event
         if is_alive:

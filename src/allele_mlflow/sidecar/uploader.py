@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -105,6 +106,7 @@ class Uploader:
         self._own_trouble = _Trouble()
         #: Size of the file that is being uploaded.
         self.bytes_in_flight = 0
+        self._news = anyio.Event()
 
     def offer_own(
         self,
@@ -122,6 +124,7 @@ class Uploader:
             on_end: Told when it is in the store, or the error with which that refused it for good.
         """
         self._own[artifact_path] = _Own(file, on_end)
+        self.wake()
 
     @property
     def has_own(self) -> bool:
@@ -136,14 +139,25 @@ class Uploader:
         """
         self._due = [(0.0, number) for _, number in sorted(self._due)]
         self._own_trouble.retry_at_s = 0.0
+        self.wake()
+
+    def wake(self) -> None:
+        """
+        Something came to be uploaded.
+        """
+        self._news.set()
 
     async def run(self) -> None:
         """
         Upload what waits, and what comes, until it is cancelled.
         """
         while True:
-            if not self._is_due() or not await self._upload_next():
-                await anyio.sleep(POLL_S)
+            if self._is_due() and await self._upload_next():
+                continue
+            is_waiting = self._own or self._uploads.has_waiting()
+            with anyio.move_on_after(POLL_S if is_waiting else math.inf):
+                await self._news.wait()
+            self._news = anyio.Event()
 
     async def _upload_next(self) -> bool:
         """

@@ -10,7 +10,7 @@ import logging
 import os
 import resource
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import anyio
@@ -25,6 +25,7 @@ from allele_mlflow.sidecar import descriptors
 from allele_mlflow.sidecar.delivery import RunDelivery
 from allele_mlflow.sidecar.profile import is_served
 from allele_mlflow.sidecar.run_store import Limiters, RunLocks, RunStore
+from allele_mlflow.sidecar.turns import Candidate, Turns
 from allele_mlflow.tracking.protocol import Tracking
 
 _logger = logging.getLogger(__name__)
@@ -38,8 +39,6 @@ LONGEST_RETAKE = 6
 #: Calls of MLflow's in flight at once, over all runs, and uploads beside them.
 PARALLEL_CALLS = 8
 PARALLEL_UPLOADS = 4
-#: Runs that a drain delivers side by side; each takes some ten descriptors.
-DRAINED_AT_ONCE = 50
 
 
 class SidecarStatus(msgspec.Struct, kw_only=True):
@@ -178,6 +177,7 @@ class Worker:
         self._failure_texts: dict[str, str] = {}
         #: Whether somebody else delivers a run of ours just now, and may leave it to us.
         self._is_waiting = False
+        self._turns = Turns(is_drain=is_drain)
         #: One set a run: a call that was abandoned in the middle may still go on.
         self._locks: dict[str, RunLocks] = {}
         self.is_stopping = False
@@ -213,7 +213,7 @@ class Worker:
         """
         Whether a run waits that nobody serves: the second look of a sidecar that leaves.
         """
-        return any(self._wants(entry) for entry in self._run_folders())
+        return self._turns.has_any or any(self._wants(entry) for entry in self._run_folders())
 
     @property
     def progress(self) -> int:
@@ -263,63 +263,73 @@ class Worker:
         except OSError:
             return []
 
-    def _wants(self, entry: os.DirEntry[str]) -> RunSpec | None:
+    def _wants(self, entry: os.DirEntry[str]) -> Candidate | None:
+        """
+        A run that is ours to serve and that nobody serves.
+        """
         name = entry.name
         if name in self.deliveries:
             return None
-        description = spool.identity_of(Path(entry.path) / spool.RUN_FILE)
+        folder = Path(entry.path)
+        # first its identity: who resumes it meanwhile is seen
+        description = spool.identity_of(folder / spool.RUN_FILE)
         if name in self._left:  # until somebody resumes it
             if self._left[name] == description:
                 return None
             del self._left[name]
-        spec = spool.read_struct(Path(entry.path) / spool.RUN_FILE, RunSpec)
+        if self._turns.is_waiting(name, description):
+            return None
+        spec = spool.read_struct(folder / spool.RUN_FILE, RunSpec)
         if spec is None:
             return None
         if self.profile is None:
-            return None if is_served(self.scope, spec) else self._adapt(spec)
+            adapted = None if is_served(self.scope, spec) else self._adapt(spec)
+            return None if adapted is None else Candidate(folder, adapted, description)
         if spec.profile == self.profile:
-            return spec
+            return Candidate(folder, spec, description)
         self._left[name] = description
         return None
 
     def _discover(self, limiters: Limiters) -> list[RunDelivery]:
         entries = self._run_folders()
-        self._failed = {
-            name: failure
-            for name, failure in self._failed.items()
-            if any(entry.name == name for entry in entries)
-        }
+        names = {entry.name for entry in entries}
+        self._failed = {name: failure for name, failure in self._failed.items() if name in names}
+        self._turns.keep(names)
         found = []
         self._is_waiting = False
-        for entry in entries:
-            if self._is_drain and len(self.deliveries) >= DRAINED_AT_ONCE:
-                break  # nobody waits in the others: they have time
-            if now_monotonic_s() < self._failed.get(entry.name, (0.0, 0))[0]:
-                continue
-            # first its identity: who resumes it meanwhile is seen
-            description = spool.identity_of(Path(entry.path) / spool.RUN_FILE)
+        for candidate in self._due(entries):
+            if not descriptors.is_room_for_another(len(self.deliveries)):
+                self._note_shortage()
+                break  # they wait in the spool until another one is over
             try:
-                spec = self._wants(entry)
-                if spec is None:
-                    continue
-                if not descriptors.is_room_for_another(len(self.deliveries)):
-                    self._note_shortage()
-                    break  # they wait in the spool until another one is over
-                delivery = self._take_up(Path(entry.path), spec, description, limiters)
+                delivery = self._take_up(candidate, limiters)
             except Exception as exc:  # noqa: BLE001 - the worker's border: it is noted, the others go on
-                self._note_failure(entry.name, exc)
+                self._note_failure(candidate.folder.name, exc)
                 continue
             if delivery is not None:
                 found.append(delivery)
         return found
 
-    def _take_up(
-        self,
-        folder: Path,
-        spec: RunSpec,
-        description: tuple[int, int] | None,
-        limiters: Limiters,
-    ) -> RunDelivery | None:
+    def _due(self, entries: Iterable[os.DirEntry[str]]) -> Iterator[Candidate]:
+        """
+        The runs to take up now.
+        """
+        now_s = now_monotonic_s()
+        for entry in entries:
+            if now_s < self._failed.get(entry.name, (0.0, 0))[0]:
+                continue
+            try:
+                candidate = self._wants(entry)
+                is_due = candidate is not None and self._turns.is_due(candidate)
+            except Exception as exc:  # noqa: BLE001 - as above
+                self._note_failure(entry.name, exc)
+                continue
+            if candidate is not None and is_due:
+                yield candidate
+        yield from self._turns.next(self.deliveries)
+
+    def _take_up(self, candidate: Candidate, limiters: Limiters) -> RunDelivery | None:
+        folder = candidate.folder
         lock = try_lock_folder(folder)
         if lock is None:
             self._is_waiting = True
@@ -327,7 +337,7 @@ class Worker:
         try:
             delivery = RunDelivery(
                 folder,
-                spec,
+                candidate.spec,
                 lock=lock,
                 connect=self._tracking,
                 limiters=limiters,
@@ -336,7 +346,7 @@ class Worker:
                 ),
                 share=lambda: len(self.deliveries),
                 find_store=self._find_store,
-                description=description,
+                description=candidate.description,
                 is_drain=self._is_drain,
             )
         except BaseException:

@@ -63,6 +63,7 @@ _CREATE = (
 _TAG = "INSERT INTO tags (key, value, run_uuid) VALUES (:key, :value, :run_uuid)"
 _LOOK = "SELECT experiment_id FROM runs WHERE run_uuid = :run_uuid"
 _TAGS = "SELECT key, value FROM tags WHERE run_uuid = :run_uuid"
+_ARTIFACT_URI = "SELECT artifact_uri FROM runs WHERE run_uuid = :run_uuid"
 _END = (
     "UPDATE runs SET status = :status, end_time = :end_time"
     " WHERE run_uuid = :run_uuid AND lifecycle_stage = 'active'"
@@ -168,6 +169,14 @@ class BulkRuns:
                 return None
             tags = connection.execute(_sql(_TAGS), {"run_uuid": run_id}).all()
         return RunGlance(str(found[0]), {str(key): str(value) for key, value in tags})
+
+    def artifact_uri(self, run_id: RunId) -> str | None:
+        """
+        Where a run's artifacts are kept.
+        """
+        with self._bulk.reading() as connection:
+            found = connection.execute(_sql(_ARTIFACT_URI), {"run_uuid": run_id}).first()
+        return None if found is None else str(found[0])
 
     def end_run(self, run_id: RunId, status: RunStatus, end_ms: int) -> bool | None:
         """

@@ -18,6 +18,7 @@ import re
 import shlex
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -54,6 +55,8 @@ Answer = TypeVar("Answer")
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 _RUN_NAME_TAG = "mlflow.runName"
 _SEARCH_PAGE_SIZE = 1000
+#: Of runs whose artifacts came last: one opens connections of its own.
+KEPT_REPOSITORIES = 128
 _EXPERIMENT_ATTEMPTS = 3
 _ALREADY_EXISTS = frozenset({"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"})
 #: What a local artifact folder says of a path that it cannot hold beside what it holds.
@@ -336,7 +339,7 @@ class MlflowTracking:
             folder, name = posixpath.split(stored_as)
             try:
                 with named(file, name) as local:
-                    client.log_artifact(run_id, str(local), folder or None)
+                    self._log_file(client, run_id, str(local), folder or None)
             except OSError as exc:
                 if exc.errno not in _NAME_ERRORS:
                     raise
@@ -444,6 +447,16 @@ class MlflowTracking:
                     _logger.info("rows of runs are written by MLflow: %s", exc)
         self._client = client
 
+    def _log_file(self, client: Any, run_id: RunId, file: str, folder: str | None) -> None:
+        """
+        As MLflow's `log_artifact` of a file; that loads the run with all it holds to learn where.
+        """
+        artifact_uri = self._by_rows(lambda runs: runs.artifact_uri(run_id))
+        if artifact_uri is None:
+            client.log_artifact(run_id, file, folder)
+        else:
+            _artifact_repository(artifact_uri, self._uri).log_artifact(file, folder)
+
     def _by_rows(self, ask: Callable[[BulkRuns], Answer | None]) -> Answer | None:
         """
         What `BulkRuns` says; None where MLflow's own call has to do it.
@@ -464,6 +477,13 @@ class MlflowTracking:
             self._bulk, self._runs, self._is_bulk = None, None, False
             self._writes_by = f"MLflow ({why})"
         _logger.warning("bulk store: %s", why)
+
+
+@lru_cache(maxsize=KEPT_REPOSITORIES)
+def _artifact_repository(artifact_uri: str, tracking_uri: str) -> Any:
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    return get_artifact_repository(artifact_uri, tracking_uri=tracking_uri)
 
 
 def _stop_retries_on_opening() -> None:
