@@ -13,13 +13,12 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from allele_mlflow.errors import ErrorKind, NotFoundError
+from allele_mlflow.numerals import whole_number
 
 #: Of runs: begins the tag that names what they used.
 USES_PREFIX = "allele.uses."
 #: No key of a tag has a comma in it, so no name here has one.
 _BETWEEN_USES = ", "
-#: Of a version's number: what every database takes as an integer.
-_MOST_DIGITS = 9
 
 
 class Stage(StrEnum):
@@ -58,8 +57,9 @@ def parse_reference(text: str) -> Reference:
         NotFoundError: it has neither form, or the stage is none.
     """
     name, mark, rest = text.rpartition("/")
-    if mark and name and rest.isdecimal() and len(rest) <= _MOST_DIGITS:
-        return Reference(name, int(rest), None)
+    number = whole_number(rest)
+    if mark and name and number is not None:
+        return Reference(name, number, None)
     name, mark, rest = text.rpartition("@")
     if not (mark and name):
         raise _unknown(f"{text!r}: want name@stage or name/version")

@@ -27,6 +27,7 @@ from allele_mlflow.matrix.registration import register_outcome
 from allele_mlflow.matrix.results import Outcome
 from allele_mlflow.matrix.runner import SuiteRunner
 from allele_mlflow.matrix.suite_results import Published, SuiteResults
+from allele_mlflow.numerals import whole_number
 from allele_mlflow.settings import Settings
 
 
@@ -203,4 +204,4 @@ def _plan_document(suite: str, executor: str, found: Forecast) -> dict[str, Any]
 
 def _width(executor: str) -> int:
     kind, _, number = executor.partition(":")
-    return int(number) if kind == "process" and number.isdigit() else 1
+    return (whole_number(number) or 1) if kind == "process" else 1

@@ -16,6 +16,7 @@ import msgspec
 from allele_mlflow.dashboard.refusals import RefusalError
 from allele_mlflow.errors import MatrixError
 from allele_mlflow.expressions import parse_expression
+from allele_mlflow.numerals import whole_number
 
 T = TypeVar("T")
 
@@ -262,6 +263,7 @@ def _whole_number(given: dict[str, str], name: str, default: int, most: int) -> 
     text = given.get(name, "").strip()
     if not text:
         return default
-    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= most):
+    number = whole_number(text)
+    if number is None or not 1 <= number <= most:
         raise RefusalError(400, f"{name}={text!r}: want a number from 1 to {most:,}")
-    return int(text)
+    return number

@@ -12,6 +12,7 @@ from allele_mlflow import suite_tags as tags
 from allele_mlflow.clock import now_monotonic_s, pause_s
 from allele_mlflow.matrix.plan import PastTrial
 from allele_mlflow.matrix.trial import SECONDS_METRIC
+from allele_mlflow.numerals import whole_number
 from allele_mlflow.queue import spool
 from allele_mlflow.records import RunSpec
 from allele_mlflow.tracking.frames import Reader
@@ -182,4 +183,4 @@ def spooled_runs(scope: Path, told: Mapping[str, str]) -> dict[Path, dict[str, s
 
 
 def _number(text: str | None) -> int:
-    return int(text) if text is not None and text.isdigit() else 0
+    return whole_number(text) or 0

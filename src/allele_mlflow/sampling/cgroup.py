@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from allele_mlflow.numerals import whole_number
 from allele_mlflow.sampling.probe import RateMeter
 
 _BYTES_PER_MB = 1e6
@@ -201,7 +202,7 @@ def _read_number(path: Path) -> int | None:
         text = path.read_text().strip()
     except OSError:
         return None
-    return int(text) if text.isdigit() else None
+    return whole_number(text)
 
 
 def _read_table(path: Path) -> dict[str, int]:

@@ -25,6 +25,7 @@ from allele_mlflow.errors import (
     TrackingError,
     TransientTrackingError,
 )
+from allele_mlflow.numerals import whole_number
 from allele_mlflow.queue import spool
 from allele_mlflow.queue.archive import is_abandoned
 from allele_mlflow.records import (
@@ -359,8 +360,7 @@ def _folder_of_part(created_ns: int) -> str:
 
 
 def _started_ns(tags: Mapping[str, str]) -> int:
-    text = tags.get(STARTED_TAG, "")
-    return int(text) if text.isdigit() else 0
+    return whole_number(tags.get(STARTED_TAG)) or 0
 
 
 class Batch(TypedDict, total=False):

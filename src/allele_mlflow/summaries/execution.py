@@ -22,6 +22,7 @@ from allele_mlflow.analysis.selection import (
     facts_of_suite,
 )
 from allele_mlflow.environment.fingerprint import Environment, read_environment
+from allele_mlflow.numerals import whole_number
 from allele_mlflow.reports.summary import FINISHED, FailureGroup, Objective, SuiteSummary
 from allele_mlflow.summaries.evidence import compare_with_before, search_curves
 from allele_mlflow.tracking.frames import Reader
@@ -200,7 +201,7 @@ def _tags_of(reader: Reader, run: Mapping[str, Any], keys: Sequence[str]) -> dic
 
 
 def _whole(text: str | None) -> int:
-    return int(text) if text is not None and text.isdigit() else 0
+    return whole_number(text) or 0
 
 
 def _failures(

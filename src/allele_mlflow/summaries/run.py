@@ -19,6 +19,7 @@ from allele_mlflow.analysis.frames import (
     resource_keys,
     whole_histories,
 )
+from allele_mlflow.numerals import whole_number
 from allele_mlflow.records import OWN_ARTIFACTS
 from allele_mlflow.reports.run_page import RunSummary
 from allele_mlflow.reports.summary import FailureGroup
@@ -131,7 +132,7 @@ def _errors(tracking_uri: str, run_id: str, told: Mapping[str, str]) -> tuple[Fa
     count = told.get("allele.error.count", "1")
     parts = (told.get("allele.error.type", ""), told.get("allele.error.message", ""))
     message = ": ".join(part for part in parts if part)
-    number = int(count) if count.isdigit() else 1
+    number = whole_number(count) or 1
     return (FailureGroup(told["allele.error.category"], "", number, message),)
 
 

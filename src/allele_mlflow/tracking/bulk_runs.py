@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from allele_mlflow.numerals import whole_number
 from allele_mlflow.records import RunId, RunStatus
 from allele_mlflow.tracking.bulk_store import BulkStore, UnfitError, check_replaced
 from allele_mlflow.tracking.protocol import RunGlance
@@ -116,7 +117,7 @@ class BulkRuns:
         """
         The oldest active run of an experiment with that tag.
         """
-        if not experiment_id.isdigit():
+        if whole_number(experiment_id) is None:
             return None
         wanted = {"key": tag, "value": value, "experiment_id": int(experiment_id)}
         with self._bulk.reading() as connection:
@@ -132,7 +133,7 @@ class BulkRuns:
         from mlflow.utils.name_utils import _generate_random_name
         from mlflow.utils.uri import append_to_uri_path
 
-        if not experiment_id.isdigit():
+        if whole_number(experiment_id) is None:
             return None
         location = self._locations.get(experiment_id)
         if location is None:

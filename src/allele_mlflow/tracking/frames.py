@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import pandas as pd
 
+from allele_mlflow.numerals import whole_number
 from allele_mlflow.tracking.limits import LARGEST_VALUE, check_key
 
 #: Columns and dtypes of each frame.
@@ -185,7 +186,7 @@ def check_experiment_ids(experiment_ids: Sequence[str] | None) -> list[str] | No
     if experiment_ids is None:
         return None
     ids = [experiment_ids] if isinstance(experiment_ids, str) else list(map(str, experiment_ids))
-    if isinstance(experiment_ids, str) or not all(one.isdigit() for one in ids):
+    if isinstance(experiment_ids, str) or None in map(whole_number, ids):
         raise ValueError(f"experiment_ids={experiment_ids!r}: want ids, as of experiments()")
     return ids
 

@@ -9,11 +9,12 @@ from collections.abc import Iterable
 
 import msgspec
 
-from allele_mlflow.dashboard.pages.executions import milliseconds, tags_by_run, whole_number
+from allele_mlflow.dashboard.pages.executions import milliseconds, tags_by_run
 from allele_mlflow.dashboard.pages.page import Ask, Column, Kind, Page
 from allele_mlflow.dashboard.pages.run_content import AlertRow, alert_rows
 from allele_mlflow.dashboard.views import Knobs, Option, Paged, page_of, sorted_rows
 from allele_mlflow.errors import TrackingError
+from allele_mlflow.numerals import whole_number
 from allele_mlflow.records import SEVERITIES
 from allele_mlflow.tracking.alert_reader import artifact_alerts
 from allele_mlflow.watching.run_alerts import waiting_alerts, without_milder

@@ -12,6 +12,7 @@ import msgspec
 import pandas as pd
 
 from allele_mlflow import suite_tags as tags
+from allele_mlflow.numerals import whole_number
 from allele_mlflow.tracking.frames import Reader, RunFrames
 
 #: Executions that did not say their counts, of which the runs are counted, at most.
@@ -134,13 +135,6 @@ def seconds_between(start: Any, end: Any) -> float | None:
     From one moment of a frame to another; None where one is not known.
     """
     return None if pd.isna(start) or pd.isna(end) else float((end - start).total_seconds())
-
-
-def whole_number(text: str | None) -> int | None:
-    """
-    A tag's value as the number that it says; None for what is none.
-    """
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
 def _judged(one: Execution) -> Execution:

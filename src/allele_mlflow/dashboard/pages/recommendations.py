@@ -228,6 +228,7 @@ def _entries(ask: Ask) -> list[LedgerEntry]:
 
     def read() -> list[LedgerEntry]:
         with ask.source.reader() as reader:
+            experiment_name(reader, experiment_id)  # there is one
             return AdviceReader(reader, ask.source.tracking_uri, experiment_id, MOST_RUNS).ledger()
 
     return ask.source.recent.get(("ledger", experiment_id), read)

@@ -13,12 +13,12 @@ from allele_mlflow.dashboard.pages.registry_rows import STAGES, VERSION_PATH
 from allele_mlflow.dashboard.pages.version import find_version
 from allele_mlflow.dashboard.refusals import RefusalError
 from allele_mlflow.dashboard.source import Source
+from allele_mlflow.numerals import whole_number
 from allele_mlflow.registry.journal import LONGEST_REASON, Stage
 from allele_mlflow.registry.promotion import judge
 
 REASON, STAGE, HOLDER, STANDS = "reason", "stage", "holder", "stands"
 _MODEL_PATH = "/registry/{name}"
-_MOST_DIGITS = 9
 Form = Mapping[str, str]
 
 
@@ -119,9 +119,10 @@ def _stage(form: Form, field: str) -> Stage:
 
 def _number(form: Form, field: str) -> int:
     text = form.get(field, "")
-    if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
+    number = whole_number(text)
+    if number is None:
         raise RefusalError(400, f"{field}={text!r}: want a version, or 0 for nobody")
-    return int(text)
+    return number
 
 
 ACTIONS = (

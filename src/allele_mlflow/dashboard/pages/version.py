@@ -25,6 +25,7 @@ from allele_mlflow.dashboard.refusals import RefusalError
 from allele_mlflow.dashboard.source import Source
 from allele_mlflow.dashboard.views import Knobs, Paged, page_of
 from allele_mlflow.errors import NotFoundError, RegistryError, TrackingError
+from allele_mlflow.numerals import whole_number
 from allele_mlflow.registry.components import Component
 from allele_mlflow.registry.contents import Kept, kind_of
 from allele_mlflow.registry.differences import number_of, parts_of
@@ -37,8 +38,6 @@ from allele_mlflow.registry.registry import Registry
 from allele_mlflow.registry.uses import read_uses
 from allele_mlflow.registry.version_files import sha256
 from allele_mlflow.reports.figures import trait_profile
-
-_MOST_DIGITS = 9
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -202,10 +201,10 @@ def find_version(registry: Registry, params: Params) -> tuple[str, int]:
         TrackingError: the registry does not answer.
     """
     name, text = params["name"], params["version"]
-    is_number = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
-    if not is_number or int(text) not in registry.history(name).registrations():
+    number = whole_number(text)
+    if number is None or number not in registry.history(name).registrations():
         raise RefusalError(404, f"{name!r} has no version {text}")
-    return name, int(text)
+    return name, number
 
 
 def _kept(registry: Registry, name: str, number: int) -> tuple[Kept | None, str | None]:
