@@ -15,7 +15,7 @@ from scipy import special
 from allele_mlflow.analysis.differences import pooled_ranks
 from allele_mlflow.analysis.intervals import CONFIDENCE, RESAMPLES, Estimate
 from allele_mlflow.analysis.locations import FloatArray, Location
-from allele_mlflow.analysis.resampling import bootstrap_weights
+from allele_mlflow.analysis.resampling import bootstrap_weights, row_blocks
 from allele_mlflow.analysis.samples import check_samples
 
 
@@ -115,7 +115,10 @@ def estimate_a12(
         if value in (0.0, 1.0):
             found.append(_never_seen(value, min(wins.shape), tail))
             continue
-        drawn = ((firsts @ wins) * seconds).sum(axis=1)
+        blocks = row_blocks(resamples, len(other))
+        drawn = np.concatenate(
+            [np.einsum("ij,ij->i", firsts[rows] @ wins, seconds[rows]) for rows in blocks]
+        )
         low, high = np.quantile(drawn, [outer, 1.0 - outer]).tolist()
         found.append(Estimate(value, low, high, "percentile bootstrap, tails of Student's t"))
     return found

@@ -20,8 +20,8 @@ from allele_mlflow.analysis.locations import BoolArray, FloatArray, Location, we
 
 #: Up to as many arrangements all of them are tried, and the p-value is exact.
 EXACT_LIMIT = 20_000
-#: Weights held at once: with what is made of them, some 30 MB. Results do not depend on it.
-CHUNK_WEIGHTS = 500_000
+#: Weights held at once: with what is made of them, some 6 MB. Results do not depend on it.
+CHUNK_WEIGHTS = 100_000
 
 
 def bootstrap_weights(
@@ -30,11 +30,15 @@ def bootstrap_weights(
     """
     Shape (resamples, count): a row times the sorted values is the location of one resample.
     """
-    drawn = np.sort(generator.integers(0, count, size=(resamples, count)), axis=1)
-    places = (drawn + count * np.arange(resamples)[:, np.newaxis]).ravel()
-    weights = np.tile(weights_of(location, count), resamples)
-    summed = np.bincount(places, weights, minlength=resamples * count)
-    return np.asarray(summed, dtype=np.float64).reshape(resamples, count)
+    found = np.empty((resamples, count))
+    weights = weights_of(location, count)
+    for block in row_blocks(resamples, count):
+        rows = block.stop - block.start
+        drawn = np.sort(generator.integers(0, count, size=(rows, count)), axis=1)
+        places = (drawn + count * np.arange(rows)[:, np.newaxis]).ravel()
+        summed = np.bincount(places, np.tile(weights, rows), minlength=rows * count)
+        found[block] = summed.reshape(rows, count)
+    return found
 
 
 def jackknife_weights(count: int, location: Location) -> FloatArray:
@@ -92,8 +96,8 @@ def _split_chunks(
         np.put_along_axis(is_chosen, indices, values=True, axis=1)
         yield is_chosen
         return
-    for rows in _chunk_sizes(arrangements, total):
-        start = np.zeros((rows, total), dtype=bool)
+    for block in row_blocks(arrangements, total):
+        start = np.zeros((block.stop - block.start, total), dtype=bool)
         start[:, :chosen] = True
         yield generator.permuted(start, axis=1)
 
@@ -122,11 +126,14 @@ def _flip_chunks(
     if count_flips(pairs) <= EXACT_LIMIT:
         yield (np.arange(count_flips(pairs))[:, np.newaxis] >> np.arange(pairs)) % 2 == 1
         return
-    for rows in _chunk_sizes(arrangements, pairs):
-        yield generator.random((rows, pairs)) < 0.5
+    for block in row_blocks(arrangements, pairs):
+        yield generator.random((block.stop - block.start, pairs)) < 0.5
 
 
-def _chunk_sizes(rows: int, width: int) -> Iterator[int]:
+def row_blocks(rows: int, width: int) -> Iterator[slice]:
+    """
+    Slices that take all rows of a matrix of that width, about `CHUNK_WEIGHTS` cells each.
+    """
     largest = max(1, CHUNK_WEIGHTS // width)
     for start in range(0, rows, largest):
-        yield min(largest, rows - start)
+        yield slice(start, min(start + largest, rows))

@@ -153,19 +153,22 @@ def select(reader: Reader, tracking_uri: str, text: str, *, prefix: str = "") ->
         AnalysisError: there is no such experiment or run, or nothing of it is over.
         TrackingError: the store does not answer.
 
-    Cost: of all runs of the experiment it reads what tells them apart, and of those that the name
-    means everything; with more than `MOST_RUN_IDS` of them, of all runs everything.
+    Cost: of all runs of the experiment it reads what tells them apart, and their params where there
+    is an expression; of those that are meant everything, and with more than `MOST_RUN_IDS` of them
+    of all runs of the execution.
     """
     target = parse_target(text)
     ids = _experiments_of(reader, target, prefix)
-    frames = read_experiments(reader, ids, param_keys=[], metric_keys=[], columns=_TELLING)
-    runs, execution = _of_target(frames, target)
-    few = list(runs["run_id"]) if len(runs) <= MOST_RUN_IDS else None
-    whole = read_experiments(reader, ids, run_ids=few)
-    meant = whole.runs[whole.runs["run_id"].isin(runs["run_id"])]
+    param_keys: list[str] | None = None if target.wanted is not None else []
+    frames = read_experiments(reader, ids, param_keys=param_keys, metric_keys=[], columns=_TELLING)
+    meant, execution = _of_target(frames, target)
     if target.wanted is not None:
-        meant = _that_hold(reader, whole.of(meant), target)
-    return select_found(tracking_uri, FoundRuns(target, whole, meant, execution))
+        meant = _that_hold(reader, frames.of(meant), target)
+    few = list(meant["run_id"]) if len(meant) <= MOST_RUN_IDS else None
+    of_execution = {tags.EXECUTION: execution["run_uid"]} if execution is not None else None
+    whole = read_experiments(reader, ids, run_ids=few, with_tags=of_execution)
+    runs = whole.runs[whole.runs["run_id"].isin(meant["run_id"])]
+    return select_found(tracking_uri, FoundRuns(target, whole, runs, execution))
 
 
 def find_runs(reader: Reader, text: str, *, prefix: str = "") -> FoundRuns:

@@ -238,10 +238,21 @@ def frame_of(rows: Iterable[Sequence[Any]], columns: dict[str, str]) -> pd.DataF
     # column by column with its dtype: pandas would look at all texts for what they might be
     return pd.DataFrame(
         {
-            name: pd.Series([row[place] for row in kept], dtype=kind)
+            name: pd.Series(_column([row[place] for row in kept], kind), dtype=kind)
             for place, (name, kind) in enumerate(columns.items())
         }
     )
+
+
+def _column(values: list[Any], kind: str) -> list[Any]:
+    """
+    Values of a column, each text once: drivers make a new one for each row, and of 500,000 metrics
+    ids and keys would take 75 MB.
+    """
+    if kind != "object":
+        return values
+    once: dict[Any, Any] = {}
+    return [once.setdefault(value, value) for value in values]
 
 
 def pairs_frame(rows: Iterable[Sequence[Any]]) -> pd.DataFrame:
