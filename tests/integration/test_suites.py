@@ -117,6 +117,7 @@ def test_what_a_suite_leaves_in_mlflow(place: Place) -> None:
         assert run.tags["mlflow.parentRunId"] == parent.run_id
         assert run.tags[tags.EXECUTION] == parent.tags["allele.run_uid"]
         assert run.tags["team"] == "a"
+        assert run.tags[tags.HOST] == parent.tags[tags.HOST] == os.uname().nodename
         assert run.params == {
             "number": run.params["number"],
             "mode": "fine",

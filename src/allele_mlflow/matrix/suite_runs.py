@@ -4,6 +4,7 @@ The runs of a suite: its own, and what the process of a cell is asked to make of
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,6 +57,7 @@ def start_suite_log(
             tags.BENCHMARK_VERSION: prepared.version,
             tags.EXECUTOR: executor,
             tags.FOLDER: str(prepared.folder),
+            tags.HOST: os.uname().nodename,
             **(told or {}),
         },
         **said_settings(settings) | {"enabled": is_tracked, "log_level": "error"},

@@ -120,10 +120,10 @@ EFFECT_COLUMNS = (
     Column("high", "to", Kind.NUMBER),
     Column("variance_ratio", "Of the scatter", Kind.RATIO),
     Column("p_holm", "p after Holm", Kind.NUMBER),
-    Column("reason", "Why not clear"),
+    Column("reason", "Why not clear", Kind.SENTENCE),
 )
 ADVICE_COLUMNS = (
-    Column("title", "Recommendation"),
+    Column("title", "Recommendation", Kind.SENTENCE),
     Column("source", "Source", Kind.NAME),
     Column("metric", "Metric", Kind.NAME),
     Column("follow_ups", "Runs", Kind.COUNT),
