@@ -43,8 +43,6 @@ from benchmarks.scratch import PARENT, scratch_folder
 
 OUTPUT = Path(__file__).resolve().parent / "results" / "store.json"
 DATABASES = ("sqlite", "postgresql")
-BATCH_SIZES = (100, 1000)
-KEY_COUNTS = (1, 20, 500)
 ARMS = ("floor", "bulk", "stock")
 #: Through a server: whether our client sends, and whether our store writes.
 HTTP_ARMS = {
@@ -53,12 +51,23 @@ HTTP_ARMS = {
     "plugin": (False, True),
     "both": (True, True),
 }
-HTTP_CASES = ((100, 20), (1000, 20))
-#: Turns, and readings of each.
-FULL = (5, 8000)
-QUICK = (1, 400)
 FIRST_MS = 1_700_000_000_000
 SEED = 4
+
+
+class Plan(NamedTuple):
+    """
+    Turns, readings of each, and the batch sizes and numbers of keys that are tried.
+    """
+
+    turns: int
+    readings: int
+    cases: Sequence[tuple[int, int]]
+    http_cases: Sequence[tuple[int, int]]
+
+
+FULL = Plan(5, 8000, tuple(product((100, 1000), (1, 20, 500))), ((100, 20), (1000, 20)))
+QUICK = Plan(1, 400, ((100, 20),), ((100, 20),))
 
 
 class Arm(NamedTuple):
@@ -156,15 +165,14 @@ def take_turn(arm: Arm, readings: Sequence[Reading]) -> Turn:
     return Turn(time.perf_counter() - wall_s, time.process_time() - cpu_s)
 
 
-def compare(
-    arms: dict[str, Arm], batch_size: int, keys: int, turns: int, number: int
-) -> dict[str, Any]:
+def compare(arms: dict[str, Arm], batch_size: int, keys: int, plan: Plan) -> dict[str, Any]:
     """
     Arms side by side; medians over the turns.
     """
     chance = random.Random(SEED)
     found: dict[str, list[Turn]] = {name: [] for name in arms}
-    for turn in range(-1, turns):  # the first one warms up
+    number = plan.readings
+    for turn in range(-1, plan.turns):  # the first one warms up
         steps = range((turn + 1) * number, (turn + 2) * number)
         readings = [
             Reading(f"key/{s % keys}", chance.random(), FIRST_MS + s, s // keys) for s in steps
@@ -186,17 +194,17 @@ def compare(
 
 
 def compare_databases(
-    database: str, folder: Path, turns: int, number: int, console: Console
+    database: str, folder: Path, plan: Plan, console: Console
 ) -> Iterator[dict[str, Any]]:
     """
     The floor, the bulk store and MLflow's own call.
     """
     with opened_uris(database, folder) as make_uri:
-        for batch_size, keys in product(BATCH_SIZES, KEY_COUNTS):
+        for batch_size, keys in plan.cases:
             with console.status(f"{database}, {batch_size} a batch, {keys} keys"):
                 uris = {name: make_uri(f"{name}_{batch_size}_{keys}") for name in ARMS}
                 arms = {name: make_arm(name, uri, batch_size) for name, uri in uris.items()}
-                row = compare(arms, batch_size, keys, turns, number)
+                row = compare(arms, batch_size, keys, plan)
             yield row | {"bulk_to_floor": bulk_to_floor(row)}
 
 
@@ -208,7 +216,7 @@ def bulk_to_floor(row: dict[str, Any]) -> float:
     return float(round(speed["bulk"] / speed["floor"], 2))
 
 
-def compare_servers(turns: int, number: int, console: Console) -> Iterator[dict[str, Any]]:
+def compare_servers(plan: Plan, console: Console) -> Iterator[dict[str, Any]]:
     """
     MLflow's client and ours, on MLflow's server and on one with the bulk store.
     """
@@ -216,12 +224,12 @@ def compare_servers(turns: int, number: int, console: Console) -> Iterator[dict[
     try:
         for server in servers.values():
             server.start()
-        for batch_size, keys in HTTP_CASES:
+        for batch_size, keys in plan.http_cases:
             with console.status(f"servers, {batch_size} a batch, {keys} keys"):
                 arms = {}
                 for name, (is_ours, has_plugin) in HTTP_ARMS.items():
                     arms[name] = make_sender(servers[has_plugin].url, batch_size, is_bulk=is_ours)
-                yield compare(arms, batch_size, keys, turns, number)
+                yield compare(arms, batch_size, keys, plan)
     finally:
         for server in servers.values():
             server.close()
@@ -235,7 +243,7 @@ def make_sender(url: str, batch_size: int, *, is_bulk: bool) -> Arm:
     return Arm(lambda readings: tracking.log_batch(run_id, readings=readings), batch_size)
 
 
-def measure(turns: int, number: int, console: Console) -> dict[str, Any]:
+def measure(plan: Plan, console: Console) -> dict[str, Any]:
     """
     Everything; the report.
     """
@@ -244,13 +252,13 @@ def measure(turns: int, number: int, console: Console) -> dict[str, Any]:
     with scratch_folder(PARENT) as folder:
         environment = describe_environment(folder)
         for database in DATABASES:
-            results[database] = list(compare_databases(database, folder, turns, number, console))
-        results["servers"] = list(compare_servers(turns, number, console))
+            results[database] = list(compare_databases(database, folder, plan, console))
+        results["servers"] = list(compare_servers(plan, console))
         environment["load_average_after"] = describe_environment(folder)["load_average"]
     return {
         "format": 1,
-        "turns": turns,
-        "readings_a_turn": number,
+        "turns": plan.turns,
+        "readings_a_turn": plan.readings,
         "rows_a_commit": READINGS_PER_TRANSACTION,
         "results": results,
         "environment": environment,
@@ -286,7 +294,7 @@ def main(arguments: list[str] | None = None) -> int:
         arguments,
         description="Rows a second into MLflow's tables.",
         output=OUTPUT,
-        measure=lambda is_quick, console: measure(*(QUICK if is_quick else FULL), console),
+        measure=lambda is_quick, console: measure(QUICK if is_quick else FULL, console),
         show=print_report,
     )
 
