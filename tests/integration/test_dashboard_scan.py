@@ -11,20 +11,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
-from schemathesis.checks import (
-    content_type_conformance,
-    not_a_server_error,
-    response_schema_conformance,
-    status_code_conformance,
-)
 from starlette.types import ASGIApp
 
 from tests.dashboard_tools import dashboard_of
 from tests.hostile_store import make_hostile_store
 from tests.registry_dashboard import opened_place
 
+pytest.importorskip("schemathesis", reason="of the dependency group test alone")
+
+import schemathesis
+from schemathesis.checks import (
+    content_type_conformance,
+    not_a_server_error,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+pytestmark = pytest.mark.slow
 HOST = {"Host": "127.0.0.1"}
 #: A value that nobody has is refused as described: that is no fault.
 CHECKS = [
