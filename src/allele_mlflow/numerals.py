@@ -4,15 +4,18 @@ Whole numbers that come as text from anybody: tags, addresses, forms.
 
 from __future__ import annotations
 
-#: Decimal digits of the largest number that every column and field of ours takes.
-MOST_DIGITS = 18
+#: What every column and field of ours takes; times in nanoseconds have as many digits.
+LARGEST = 2**63 - 1
 
 
 def whole_number(text: str | None) -> int | None:
     """
-    The number that a text says in at most 18 ASCII digits, and nothing else; None for what is none.
+    The number from 0 to 2**63 - 1 that a text says in ASCII digits, and nothing else; None for what
+    is none.
 
     `str.isdigit` alone also takes "²", and `int` refuses that, as it does thousands of digits.
     """
-    is_number = text is not None and text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS
-    return int(text) if text is not None and is_number else None
+    if text is None or not (text.isascii() and text.isdigit() and len(text) <= len(str(LARGEST))):
+        return None
+    number = int(text)
+    return number if number <= LARGEST else None
