@@ -71,6 +71,7 @@ def test_schemes_are_the_ones_that_mlflow_looks_up() -> None:
         assert ours == set(SCHEMES)
 
 
+@pytest.mark.server
 def test_scheme_opens_the_bulk_store(tmp_path: Path) -> None:
     """A client in the same process gets a store of MLflow's class, and its registry."""
     client = mlflow.MlflowClient(f"bulk+sqlite:///{tmp_path / 'a.db'}")
@@ -82,6 +83,7 @@ def test_scheme_opens_the_bulk_store(tmp_path: Path) -> None:
     store.engine.dispose()
 
 
+@pytest.mark.server
 def test_tables_that_are_not_known_are_written_by_mlflow(
     tmp_path: Path, empty_store: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
