@@ -6,6 +6,7 @@ lives waits behind them.
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ from allele_mlflow.errors import ErrorKind, TransientTrackingError
 from allele_mlflow.queue import spool
 from allele_mlflow.queue.locks import process_start_time
 from allele_mlflow.queue.writer import StreamWriter
-from allele_mlflow.records import RunSpec
-from allele_mlflow.sidecar import turns
+from allele_mlflow.records import RunSpec, StreamEnded
+from allele_mlflow.sidecar import descriptors, turns
 from allele_mlflow.sidecar.turns import Candidate, Turns
 from allele_mlflow.sidecar.worker import Worker
-from allele_mlflow.testing import FlakyTracking, MemoryTracking
+from allele_mlflow.testing import Fault, FlakyTracking, MemoryTracking
 from tests.integration.spooled_runs import (
     end_run,
     make_worker,
@@ -31,6 +32,7 @@ from tests.integration.spooled_runs import (
     start_run,
     until,
 )
+from tests.queue_tools import SMALL_SERIES_SEGMENT, make_writer
 
 #: A process id that no process has: beyond what Linux gives out.
 NOBODY = 2**22 + 1
@@ -73,6 +75,17 @@ def candidate(run: Path) -> Candidate:
     spec = spool.read_struct(run / spool.RUN_FILE, RunSpec)
     assert spec is not None
     return Candidate(run, spec, spool.identity_of(run / spool.RUN_FILE))
+
+
+class PartlyAway(FlakyTracking):
+    """
+    A store that has trouble with one experiment.
+    """
+
+    def ensure_experiment(self, name: str, *, artifact_location: str | None) -> str:
+        if name == "away":
+            raise TransientTrackingError("away", kind=ErrorKind.STORE_BUSY)
+        return super().ensure_experiment(name, artifact_location=artifact_location)
 
 
 @pytest.mark.parametrize("is_drain", [False, True])
@@ -118,20 +131,16 @@ async def test_children_that_wait_for_their_parent_let_it_pass(tmp_path: Path) -
     assert parents == {by_uid["parent"]}
 
 
-async def test_who_cannot_be_delivered_keeps_nobody_waiting(tmp_path: Path) -> None:
+async def test_who_cannot_be_delivered_keeps_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Runs that the store refuses again and again stand aside."""
+    monkeypatch.setattr(turns, "PATIENCE_S", 0.3)
     now = now_ns()
     for number in range(4):
         over(tmp_path, f"bad{number}", experiment="away", created_ns=now - 10**10)
     good = [over(tmp_path, f"good{number}", created_ns=now - 10**9) for number in range(5)]
     tracking = MemoryTracking()
-
-    class PartlyAway(FlakyTracking):
-        def ensure_experiment(self, name: str, *, artifact_location: str | None) -> str:
-            if name == "away":
-                raise TransientTrackingError("away", kind=ErrorKind.STORE_BUSY)
-            return super().ensure_experiment(name, artifact_location=artifact_location)
-
     sidecar = make_worker(good[0], PartlyAway(tracking, lambda name, number: None))
     async with anyio.create_task_group() as group:
         group.start_soon(serve, sidecar)
@@ -176,7 +185,7 @@ def test_a_young_run_has_a_moment_to_end_where_others_wait(tmp_path: Path) -> No
     assert not waiting.is_due(candidate(young))
     assert waiting.is_due(candidate(old))
     assert waiting.is_due(candidate(of_tomorrow)), "a clock that went back keeps nobody out"
-    assert not waiting.is_waiting("young", candidate(young).description), "it is looked at again"
+    assert not waiting.is_waiting("young"), "it is looked at again"
 
 
 def test_a_process_that_writes_after_its_owner_keeps_the_run_alive(tmp_path: Path) -> None:
@@ -188,21 +197,124 @@ def test_a_process_that_writes_after_its_owner_keeps_the_run_alive(tmp_path: Pat
     assert not waiting.is_due(candidate(run))
 
 
-async def test_a_run_that_is_resumed_while_it_waits_is_taken_up(tmp_path: Path) -> None:
+def test_a_run_that_is_resumed_while_it_waits_is_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its description is new."""
+    monkeypatch.setattr(turns, "LOOK_EVERY_S", 0.0)
     run = over(tmp_path, "run")
     waiting = Turns(is_drain=False)
     known = candidate(run)
     assert not waiting.is_due(known)
-    assert waiting.is_waiting("run", known.description)
-    spec = spool.read_struct(run / spool.RUN_FILE, RunSpec)
-    assert spec is not None
-    resumed = msgspec.structs.replace(spec, owner_pid=os.getpid())
+    waiting.keep({"run"})
+    assert waiting.is_waiting("run")
+    resumed = msgspec.structs.replace(known.spec, owner_pid=os.getpid())
     spool.write_struct(run / spool.RUN_FILE, resumed)
-    again = candidate(run)
-    assert not waiting.is_waiting("run", again.description)
-    assert waiting.is_due(again)
+    waiting.keep({"run"})
+    assert not waiting.is_waiting("run")
+    assert waiting.is_due(candidate(run))
     assert list(waiting.next({})) == [], "it has left the queue"
+
+
+def test_a_run_that_is_joined_while_it_waits_is_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that lives has a stream of its own."""
+    monkeypatch.setattr(turns, "LOOK_EVERY_S", 0.0)
+    run = over(tmp_path, "run")
+    waiting = Turns(is_drain=False)
+    assert not waiting.is_due(candidate(run))
+    joined = make_writer(run, segment_bytes=SMALL_SERIES_SEGMENT)
+    waiting.keep({"run"})
+    assert not waiting.is_waiting("run")
+    assert waiting.is_due(candidate(run))
+    joined.close(lambda slots: StreamEnded(timestamp_ns=now_ns(), slots=slots))
+
+
+async def test_a_child_that_lives_waits_for_no_queue(tmp_path: Path) -> None:
+    """Its parent is over and the youngest of all, and has the next turn."""
+    runs = [over(tmp_path, f"r{number}", created_ns=now_ns() - 10**10) for number in range(12)]
+    over(tmp_path, "parent")
+    child, writer = living(
+        tmp_path, "child", parent_run_uid="parent", created_ns=now_ns() - 2 * turns.YOUNG_NS
+    )
+    writer.metric("m", 1.0, 1)
+    end_run(writer)
+    tracking = MemoryTracking()
+    sidecar = make_worker(child, tracking)
+    async with anyio.create_task_group() as group:
+        group.start_soon(serve, sidecar)
+        with anyio.fail_after(30):
+            await until(lambda: any("mlflow.parentRunId" in r.tags for r in tracking.runs.values()))
+        assert sidecar._turns.has_any, "others were before it"
+    assert delivered(tracking) == len(runs) + 2
+
+
+async def test_runs_that_meet_errors_hold_few_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a store is away, and after a restart too, for the error then is an old one."""
+    monkeypatch.setattr(turns, "PATIENCE_S", 0.3)
+    runs = [over(tmp_path, f"r{number}") for number in range(12)]
+    tracking = MemoryTracking()
+    away = FlakyTracking(tracking, lambda name, number: Fault.transient())
+    first = make_worker(runs[0], away)
+    most = 0
+    async with anyio.create_task_group() as group:
+        group.start_soon(serve, first)
+        for _ in range(150):
+            await anyio.sleep(0.01)
+            most = max(most, len(first.deliveries))
+        first.stop()
+    assert 0 < most <= 3
+    assert sum(first._turns._given_up.values()) > 3, "they take turns"
+    assert await most_served_at_once(make_worker(runs[0], tracking)) <= 3
+    assert delivered(tracking) == 12
+
+
+async def test_few_descriptors_leave_room_for_who_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that are over take half of the room at most, whatever they meet."""
+    monkeypatch.setattr(turns, "AT_ONCE", 50)
+    monkeypatch.setattr(descriptors, "most_runs", lambda: 4)
+    monkeypatch.setattr(descriptors, "is_room_for_another", lambda runs: runs < 4)
+    for number in range(6):
+        over(tmp_path, f"bad{number}", experiment="away", created_ns=now_ns() - 10**10)
+    run, writer = living(tmp_path, "alive", created_ns=now_ns() - 2 * turns.YOUNG_NS)
+    writer.metric("m", 1.0, 1)
+    tracking = MemoryTracking()
+    sidecar = make_worker(run, PartlyAway(tracking, lambda name, number: None))
+    async with anyio.create_task_group() as group:
+        group.start_soon(serve, sidecar)
+        with anyio.fail_after(30):
+            await until(lambda: delivered(tracking) == 1)
+        sidecar.stop()
+    end_run(writer)
+
+
+async def test_a_parent_is_taken_up_where_its_children_have_all_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits in a circle for descriptors either."""
+    monkeypatch.setattr(descriptors, "is_room_for_another", lambda runs: runs < 2)
+    runs = [
+        over(tmp_path, f"child{number}", parent_run_uid="parent", created_ns=now_ns() - 10**10)
+        for number in range(5)
+    ]
+    over(tmp_path, "parent")
+    tracking = MemoryTracking()
+    await serve(make_worker(runs[0], tracking, is_drain=True))
+    assert delivered(tracking) == 6
+
+
+async def test_a_spool_that_went_away_is_no_work(tmp_path: Path) -> None:
+    """The sidecar leaves."""
+    run = over(tmp_path, "run")
+    sidecar: Worker = make_worker(run, MemoryTracking())
+    sidecar._turns.is_due(candidate(run))
+    shutil.rmtree(run.parent.parent)
+    assert not sidecar.has_work()
 
 
 def test_a_run_that_went_away_is_forgotten(tmp_path: Path) -> None:

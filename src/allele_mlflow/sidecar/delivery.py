@@ -144,6 +144,7 @@ class RunDelivery:
                 self.state.store,
             )
             self.state.forget_run()
+        self.state.last_error = None  # of a sidecar before us
         self._owner = OwnerWatch(folder, spec, self.state)
         self._listener = Listener(
             self.reader,
@@ -226,6 +227,13 @@ class RunDelivery:
         Whether anything is left to do: False once archived, or offline and without its benchmark.
         """
         return self.folder.exists() and not (self._is_offline and self.state.end is not None)
+
+    @property
+    def is_in_trouble(self) -> bool:
+        """
+        Whether the last call of the store's failed.
+        """
+        return self.state.last_error is not None
 
     @property
     def records_settled(self) -> int:

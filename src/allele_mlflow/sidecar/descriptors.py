@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 
 #: Of one run: its lock, cursors, segments, and the sampler's own stream.
 PER_RUN = 12
@@ -21,8 +22,17 @@ def is_room(*, used: int, limit: int, runs: int) -> bool:
     Whether one more run may be taken up beside `runs`, some of which may not have opened theirs
     yet.
     """
-    reserve = max(RESERVE, int(limit * RESERVE_RATIO))
-    return max(used, runs * PER_RUN) + PER_RUN <= limit - reserve
+    return max(used, runs * PER_RUN) + PER_RUN <= limit - _reserve(limit)
+
+
+def most_runs() -> int:
+    """
+    How many runs there is room for in all.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return (limit - _reserve(limit)) // PER_RUN
 
 
 def is_room_for_another(runs: int) -> bool:
@@ -41,3 +51,7 @@ def is_room_for_another(runs: int) -> bool:
     except OSError:  # not even one is left to look
         return False
     return is_room(used=used, limit=limit, runs=runs)
+
+
+def _reserve(limit: int) -> int:
+    return max(RESERVE, int(limit * RESERVE_RATIO))

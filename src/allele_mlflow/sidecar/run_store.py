@@ -142,6 +142,7 @@ class RunStore:
         while True:
             try:
                 await self.call(work)
+                self._state.last_error = None
                 return True
             except TransientTrackingError as exc:
                 self._note(exc)
@@ -162,6 +163,7 @@ class RunStore:
         """
         if self._state.run_id is None or self._state.is_reopen_due:
             await self.call(self.create_run)
+            self._state.last_error = None
             self._on_news()
 
     async def insist_on_run(self) -> None:

@@ -178,6 +178,7 @@ class Worker:
         #: Whether somebody else delivers a run of ours just now, and may leave it to us.
         self._is_waiting = False
         self._turns = Turns(is_drain=is_drain)
+        self._scopes: dict[str, anyio.CancelScope] = {}
         #: One set a run: a call that was abandoned in the middle may still go on.
         self._locks: dict[str, RunLocks] = {}
         self.is_stopping = False
@@ -201,7 +202,8 @@ class Worker:
                     group.start_soon(self._deliver, delivery)
                 now_s = now_monotonic_s()
                 is_needed = bool(self._failed) or self._is_waiting or self._is_needed()
-                if self.deliveries or (is_needed and not self._is_drain):
+                is_busy = bool(self.deliveries) or self._turns.has_any
+                if is_busy or (is_needed and not self._is_drain):
                     idle_since_s = now_s
                 elif self._is_drain or now_s - idle_since_s >= self._idle_timeout_s:
                     break
@@ -213,7 +215,8 @@ class Worker:
         """
         Whether a run waits that nobody serves: the second look of a sidecar that leaves.
         """
-        return self._turns.has_any or any(self._wants(entry) for entry in self._run_folders())
+        entries = self._run_folders()
+        return any(self._turns.is_waiting(one.name) or self._wants(one) for one in entries)
 
     @property
     def progress(self) -> int:
@@ -268,7 +271,7 @@ class Worker:
         A run that is ours to serve and that nobody serves.
         """
         name = entry.name
-        if name in self.deliveries:
+        if name in self.deliveries or self._turns.is_waiting(name):
             return None
         folder = Path(entry.path)
         # first its identity: who resumes it meanwhile is seen
@@ -277,8 +280,6 @@ class Worker:
             if self._left[name] == description:
                 return None
             del self._left[name]
-        if self._turns.is_waiting(name, description):
-            return None
         spec = spool.read_struct(folder / spool.RUN_FILE, RunSpec)
         if spec is None:
             return None
@@ -295,10 +296,13 @@ class Worker:
         names = {entry.name for entry in entries}
         self._failed = {name: failure for name, failure in self._failed.items() if name in names}
         self._turns.keep(names)
+        for name in self._turns.given_up(self.deliveries):
+            self._scopes[name].cancel()
         found = []
         self._is_waiting = False
         for candidate in self._due(entries):
-            if not descriptors.is_room_for_another(len(self.deliveries)):
+            is_room = descriptors.is_room_for_another(len(self.deliveries))
+            if not (is_room or self._turns.is_asked_for(candidate.folder.name)):
                 self._note_shortage()
                 break  # they wait in the spool until another one is over
             try:
@@ -361,22 +365,30 @@ class Worker:
 
     def _find_store(self, run_uid: str) -> RunStore | None:
         delivery = self.deliveries.get(run_uid)
-        return delivery.store if delivery is not None else None
+        if delivery is None:
+            self._turns.ask_for(run_uid)
+            return None
+        return delivery.store
 
     async def _deliver(self, delivery: RunDelivery) -> None:
         name = delivery.folder.name
+        scope = self._scopes[name] = anyio.CancelScope()
+        is_archived = False
         try:
-            is_archived = await delivery.run()
+            with scope:
+                is_archived = await delivery.run()
         except Exception as exc:  # noqa: BLE001 - the worker's border: it goes on from its cursor
             self._note_failure(name, exc)
         else:
             self._failed.pop(name, None)
-            if not is_archived:  # an archived one may come again by its uid
+            # an archived one may come again by its uid, and one that gave up its turn comes again
+            if not (is_archived or scope.cancelled_caught):
                 self._left[name] = delivery.description
         finally:
             delivery.close()
             self._records_of_done += delivery.records_settled
             self.deliveries.pop(name, None)
+            del self._scopes[name]
 
     def _note_shortage(self) -> None:
         if not self._is_short:
