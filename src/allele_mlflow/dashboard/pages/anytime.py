@@ -12,7 +12,7 @@ import pandas as pd
 
 from allele_mlflow import suite_tags as tags
 from allele_mlflow.analysis.frames import counted_runs, read_experiments
-from allele_mlflow.analysis.search_curves import SearchCurves, read_curves
+from allele_mlflow.analysis.search_curves import SearchCurves, read_curves, target_texts
 from allele_mlflow.dashboard.pages.executions import Execution, read_executions
 from allele_mlflow.dashboard.pages.page import Ask, Column, Kind, Page, Params
 from allele_mlflow.dashboard.pages.suite import find_execution
@@ -81,7 +81,7 @@ def query(ask: Ask) -> Anytime:
         experiment_id=execution.experiment_id,
         metric=curves.metric,
         direction=curves.direction,
-        targets=[f"{target:.5g}" for target in targets],
+        targets=target_texts(targets),
         cells=page_of(sorted_rows(rows, ask.view, getattr), ask.view),
         left_out=left_out,
     )
@@ -147,10 +147,10 @@ def _rows(curves: SearchCurves, targets: list[float]) -> list[SearchRow]:
                 best=_number(group["best"].median()),
                 area=_number(group["area"].mean()),
                 targets={
-                    f"{target:.5g}": _number(own.loc[target, "expected_evaluations"])
+                    text: _number(own.loc[target, "expected_evaluations"])
                     if own.loc[target, "reached"]
                     else None
-                    for target in targets
+                    for text, target in zip(target_texts(targets), targets, strict=True)
                 },
             )
         )
