@@ -41,7 +41,7 @@ from allele_mlflow.analysis.trend_findings import (
     key_of,
     outcome_of,
 )
-from allele_mlflow.errors import AnalysisError, ErrorKind, TooFewPointsError
+from allele_mlflow.errors import AnalysisError, ErrorKind
 from allele_mlflow.units import Direction
 
 #: What a frame of histories must have; `environment` (a fingerprint) and `spread` (standard
@@ -137,7 +137,7 @@ def scan_trends(
     for (cell, metric), rows in long.groupby(_SERIES, sort=True):
         try:
             histories.append(_read(str(cell), str(metric), rows, preset, seed))
-        except TooFewPointsError as exc:
+        except AnalysisError as exc:  # too few points, or an infinite one
             skipped.append(SkippedSeries(str(cell), str(metric), exc.message))
     alpha = _level([one.whole.p for one in histories], preset.alpha)
     findings = [
@@ -158,7 +158,7 @@ def _without_short(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[SkippedSerie
     told = pd.DataFrame({"count": ~np.isnan(values), "odd": np.isinf(values)})
     totals = told.groupby([frame[name].to_numpy() for name in _SERIES]).transform("sum")
     counts, odd = totals["count"].to_numpy(), totals["odd"].to_numpy()
-    is_short = (counts < MIN_POINTS) & (odd == 0)  # an odd one is refused, however short
+    is_short = (counts < MIN_POINTS) & (odd == 0)  # an odd one is told, however short
     short = frame[is_short].assign(count=counts[is_short])[[*_SERIES, "count"]]
     skipped = [
         SkippedSeries(str(cell), str(metric), too_few_points(int(count)).message)

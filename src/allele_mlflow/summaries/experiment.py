@@ -4,6 +4,7 @@ An experiment, gathered from MLflow: its executions, and what changed over them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -85,11 +86,20 @@ def _directions(facts: SuiteFacts) -> dict[str, Direction]:
 
 
 def _notes(report: TrendReport) -> list[str]:
-    if not report.skipped:
-        return []
-    first = report.skipped[0]
-    whose = f"{first.metric} of {first.cell or 'all runs'}"
-    return [f"{len(report.skipped)} histories were not judged, e.g. {whose}: {first.reason}"]
+    """
+    A note for each reason why histories were not judged.
+    """
+    notes = []
+    for reason, count in Counter(one.reason for one in report.skipped).items():
+        first = next(one for one in report.skipped if one.reason == reason)
+        whose = f"{first.metric} of {first.cell or 'all runs'}"
+        were = (
+            "1 history was not judged:"
+            if count == 1
+            else f"{count:,} histories were not judged, e.g."
+        )
+        notes.append(f"{were} {whose}: {reason}")
+    return notes
 
 
 def executions_of(frames: ExperimentFrames) -> pd.DataFrame:

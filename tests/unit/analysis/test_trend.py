@@ -112,6 +112,21 @@ def test_caller_knows_the_direction() -> None:
     assert outcome_of(SECONDS, 0.0, direction=None) is Outcome.NEUTRAL
 
 
+@pytest.mark.parametrize("count", [3, 40])
+def test_infinite_value_leaves_out_its_history_alone(count: int) -> None:
+    """
+    A history with an infinite value is named with the reason; the others are judged.
+    """
+    values = noise(3, count)
+    values[1] = np.inf
+    report = scan_trends(pd.concat([history(shifted()), history(values, cell="a=2")]))
+    assert [one.key.cell for one in report.findings] == ["a=1"]
+    assert report.judged_count == 1
+    ((cell, metric, reason),) = report.skipped
+    assert (cell, metric) == ("a=2", SECONDS)
+    assert "an infinite value" in reason
+
+
 def test_single_execution_is_an_outlier() -> None:
     """
     One slow execution is told as one, with what is usual beside it, and is no change.
