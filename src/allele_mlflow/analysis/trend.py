@@ -107,6 +107,8 @@ class _Place(NamedTuple):
     p: float | None = None
     slope_per_step: float | None = None
     environments: tuple[str, str] | None = None
+    is_newest: bool = False
+    is_alone: bool = True
 
 
 def scan_trends(
@@ -244,7 +246,16 @@ def _outliers(history: _History) -> Iterator[_Place]:
     for index in history.cleaned.outliers:
         beside = np.r_[values[max(0, index - NEIGHBOURS) : index], values[index + 1 :][:NEIGHBOURS]]
         levels = (float(np.nanmedian(beside)), float(values[index]))
-        yield _Place(FindingKind.OUTLIER, int(index), levels, sigma)
+        middle = levels[0] / 2 + levels[1] / 2
+        is_like = values > middle if levels[1] > middle else values < middle
+        yield _Place(
+            FindingKind.OUTLIER,
+            int(index),
+            levels,
+            sigma,
+            is_newest=index == len(values) - 1,
+            is_alone=int(is_like.sum()) == 1,
+        )
 
 
 def _drift(cleaned: Cleaned, shifts: list[Shift], preset: Preset) -> Drift | None:
@@ -331,6 +342,8 @@ def _finding(
         p=place.p,
         slope_per_step=place.slope_per_step,
         environments=place.environments,
+        is_newest=place.is_newest,
+        is_alone=place.is_alone,
     )
 
 

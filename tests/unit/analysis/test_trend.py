@@ -139,6 +139,27 @@ def test_single_execution_is_an_outlier() -> None:
     assert finding.words.startswith("outlier: phase/evaluate/seconds of a=1 was 1.8 once")
 
 
+def test_newest_execution_is_not_told_as_once() -> None:
+    """
+    A newest value like the one before it is beside those before, and did not come once.
+    """
+    values = np.array([1.0, 1.0, 1.0, 1.0, 1.0, 2.008, 1.993])
+    (finding,) = scan_trends(history(values)).findings
+    beside = "is 1.993 in the newest execution, beside 1 of those before"
+    assert finding.words == f"outlier: {SECONDS} of a=1 {beside}"
+
+
+def test_outlier_that_came_again_is_not_told_as_once() -> None:
+    """
+    Two slow executions far from each other are two outliers, neither the only one.
+    """
+    values = noise(2)
+    values[[12, 25]] = 1.8
+    first, second = scan_trends(history(values)).findings
+    for finding in (first, second):
+        assert finding.words.startswith(f"outlier: {SECONDS} of a=1 was 1.8, beside ")
+
+
 def test_steady_rise_is_a_drift() -> None:
     """
     A slope is one finding, with its steepness, and not a staircase of changes.
