@@ -12,6 +12,7 @@ import pandas as pd
 
 from allele_mlflow import suite_tags as tags
 from allele_mlflow.analysis.frames import counted_runs, read_experiments
+from allele_mlflow.analysis.median_interval import median_interval
 from allele_mlflow.analysis.search_curves import SearchCurves, read_curves, target_texts
 from allele_mlflow.dashboard.pages.executions import Execution, read_executions
 from allele_mlflow.dashboard.pages.page import Ask, Column, Kind, Page, Params
@@ -144,7 +145,7 @@ def _rows(curves: SearchCurves, targets: list[float]) -> list[SearchRow]:
             SearchRow(
                 cell=str(cell),
                 runs=len(group),
-                best=_number(group["best"].median()),
+                best=median_interval(group["best"]).median,
                 area=_number(group["area"].mean()),
                 targets={
                     text: _number(own.loc[target, "expected_evaluations"])
