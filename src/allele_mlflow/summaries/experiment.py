@@ -16,7 +16,7 @@ from allele_mlflow.analysis.histories import SUCCESS_METRIC, execution_series
 from allele_mlflow.analysis.selection import SuiteFacts, read_facts
 from allele_mlflow.analysis.trend import TrendReport, scan_trends
 from allele_mlflow.analysis.trend_findings import Outcome
-from allele_mlflow.reports.experiment_page import ExperimentSummary
+from allele_mlflow.reports.experiment_page import SHORTEST_S, ExperimentSummary
 from allele_mlflow.summaries.advice import MOST_RUNS, advice_of
 from allele_mlflow.tracking.frames import Reader
 from allele_mlflow.units import Direction
@@ -190,7 +190,7 @@ def overhead_of(reader: Reader, frames: ExperimentFrames) -> pd.DataFrame:
     costs: Mapping[str, Any] = {
         name: pd.to_numeric(wide[name], errors="coerce").to_numpy() for name in _COST_TAGS
     }
-    seconds = runs["seconds"].where(runs["seconds"] > 0).to_numpy()
+    seconds = runs["seconds"].where(runs["seconds"] >= SHORTEST_S).to_numpy()
     found = pd.DataFrame(
         {
             "cell": runs["cell"].fillna("").to_numpy(),
