@@ -169,7 +169,9 @@ def find_spikes(history: History) -> Anomaly | None:
         int(places[0]),
         int(places[-1]),
         severity="info",
-        words=f"{history.key} has {len(places)} spikes, the largest to {largest:.6g}",
+        words=f"{history.key} has a spike to {largest:.6g}"
+        if len(places) == 1
+        else f"{history.key} has {len(places)} spikes, the largest to {largest:.6g}",
         evidence={"spikes": len(places), "largest": largest},
     )
 

@@ -80,6 +80,7 @@ def area_under(
 
     Args:
         run: Its best so far holds until a better one; before its first value it has `worst`.
+            Where the budget ends with the first value, that one is the mean.
         direction: Which way is better.
         worst: Counts as 0, and what is worse too.
         best: Counts as 1, and what is better too.
@@ -94,6 +95,8 @@ def area_under(
         message = f"worst={worst:g}, best={best:g}, budget={limit:g}: want best better, budget > 0"
         raise AnalysisError(message, kind=ErrorKind.BAD_DATA)
     share = np.clip((curve - worst) / (best - worst), 0.0, 1.0)
+    if limit == run.evaluations[0]:  # a value ends the budget, and holds for none of it
+        return 0.0 if np.isnan(share[0]) else float(share[0])
     starts = np.minimum(run.evaluations, limit)
     lengths = np.diff(starts, append=limit)
     return float(np.nansum(share * lengths) / limit)

@@ -144,7 +144,7 @@ def too_few_points(count: int) -> TooFewPointsError:
     What is wrong with a series of so few finite values.
     """
     return TooFewPointsError(
-        f"{count} finite points: want at least {MIN_POINTS}",
+        f"{count} finite point{'' if count == 1 else 's'}: want at least {MIN_POINTS}",
         kind=ErrorKind.TOO_FEW_POINTS,
         got=count,
         wanted=MIN_POINTS,

@@ -43,7 +43,7 @@ def median_interval(values: ArrayLike, *, confidence: float = CONFIDENCE) -> Med
     found = np.sort(found[np.isfinite(found)])
     if not len(found):
         return MedianInterval(0, None, None, None)
-    median = float(np.median(found))
+    median = 2.0 * float(np.median(found / 2.0))  # the sum of two may be too large for a number
     rank = _rank(len(found), confidence)
     if rank is None:
         return MedianInterval(len(found), median, None, None)

@@ -49,6 +49,8 @@ RUNNING_TIMES = {
 #: One row a cell and number of evaluations: part of all runs and targets that are reached by then.
 RUNTIMES = {"cell": "object", "evaluations": "float64", "reached_ratio": "float64"}
 TARGETS = 10
+#: In which a target is written; as many as tell any two apart.
+_FEWEST_DIGITS, _MOST_DIGITS = 5, 17
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class SearchCurves:
         metric, direction: The objective.
         runs: By cell, the curve of each run.
         seeds: By run id.
-        targets: Of the running times, easiest first.
+        targets: Of the running times, easiest first, each once; fewer than ten where the values
+            lie too near for that.
     """
 
     metric: str
@@ -202,7 +205,7 @@ def curves_of(
     for (cell, run_id), group in readings.groupby(["cell", "run_id"], sort=False):
         runs.setdefault(cell, {})[run_id] = _curve(group, (evaluations or {}).get(run_id, 1.0))
     curves = [one for cell in runs.values() for one in cell.values()]
-    chosen = tuple(targets) or _usual_targets(curves, direction)
+    chosen = tuple(dict.fromkeys(targets)) or _usual_targets(curves, direction)
     return SearchCurves(metric, direction, runs, seeds or {}, chosen)
 
 
@@ -250,4 +253,19 @@ def _ends(curves: Sequence[SearchRun], direction: Direction) -> tuple[float, flo
 
 def _usual_targets(curves: Sequence[SearchRun], direction: Direction) -> tuple[float, ...]:
     worst, best = _ends(curves, direction)
-    return tuple(worst + (best - worst) * part / TARGETS for part in range(1, TARGETS + 1))
+    parts = [part / TARGETS for part in range(1, TARGETS)]
+    between = [worst * (1.0 - part) + best * part for part in parts]
+    low, high = sorted((worst, best))
+    # by rounding, a target may pass the best value, which no run would reach, or be another's
+    return tuple(dict.fromkeys([*(min(max(one, low), high) for one in between), best]))
+
+
+def target_texts(targets: Sequence[float]) -> list[str]:
+    """
+    Each target in so many digits that no two read alike.
+    """
+    for digits in range(_FEWEST_DIGITS, _MOST_DIGITS + 1):
+        texts = [f"{one:.{digits}g}" for one in targets]
+        if len(set(texts)) == len(set(targets)):
+            break
+    return texts

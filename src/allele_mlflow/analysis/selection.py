@@ -206,7 +206,8 @@ def select_found(
     target, frames, runs, execution = found
     over = counted_runs(runs) if execution is not None else runs[runs["is_failed"].notna()]
     if not len(over):
-        raise _none(target.text, f"none of its {len(runs)} runs is over")
+        none = "its one run is not" if len(runs) == 1 else f"none of its {len(runs):,} runs is"
+        raise _none(target.text, f"{none} over")
     of_suite = execution["run_id"] if execution is not None else _parent_of(over)
     return Selection(
         target,
@@ -370,7 +371,9 @@ def _of_target(
         return runs[~runs["kind"].isin(others)], None
     among = chosen if len(chosen) else suites
     if target.back >= len(among):
-        raise _none(target.text, f"the suite has {len(among)} executions")
+        raise _none(
+            target.text, f"the suite has {len(among)} execution{'' if len(among) == 1 else 's'}"
+        )
     execution = among.iloc[target.back].to_dict()
     is_cell = runs["kind"] == tags.CELLS_OF[tags.RunKind(execution["kind"])]
     return runs[(runs["execution"] == execution["run_uid"]) & is_cell], execution
@@ -380,7 +383,8 @@ def _that_hold(reader: Reader, frames: ExperimentFrames, target: Target) -> pd.D
     assert target.wanted is not None
     found = runs_that_hold(reader, frames, target.wanted, text=target.text)
     if not len(found):
-        raise _none(target.text, f"of {len(frames.runs)} runs it is true of none")
+        count = len(frames.runs)
+        raise _none(target.text, f"of {count} run{'' if count == 1 else 's'} it is true of none")
     return found
 
 

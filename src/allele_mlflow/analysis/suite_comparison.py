@@ -297,7 +297,10 @@ def _notes(
     named = _named_in([baseline, candidate])
     for name, one in (("baseline", baseline), ("candidate", candidate)):
         if one.running_count:
-            yield f"{one.running_count} runs of the {name} go on and are left out"
+            if one.running_count == 1:
+                yield f"1 run of the {name} goes on and is left out"
+            else:
+                yield f"{one.running_count} runs of the {name} go on and are left out"
         pooled = _pooled(one, named)
         if pooled and not by:
             yield f"the runs of the {name} are of several {', '.join(pooled)}, and taken together"

@@ -41,7 +41,7 @@ from allele_mlflow.analysis.trend_findings import (
     key_of,
     outcome_of,
 )
-from allele_mlflow.errors import AnalysisError, ErrorKind, TooFewPointsError
+from allele_mlflow.errors import AnalysisError, ErrorKind
 from allele_mlflow.units import Direction
 
 #: What a frame of histories must have; `environment` (a fingerprint) and `spread` (standard
@@ -107,6 +107,8 @@ class _Place(NamedTuple):
     p: float | None = None
     slope_per_step: float | None = None
     environments: tuple[str, str] | None = None
+    is_newest: bool = False
+    is_alone: bool = True
 
 
 def scan_trends(
@@ -137,7 +139,7 @@ def scan_trends(
     for (cell, metric), rows in long.groupby(_SERIES, sort=True):
         try:
             histories.append(_read(str(cell), str(metric), rows, preset, seed))
-        except TooFewPointsError as exc:
+        except AnalysisError as exc:  # too few points, or an infinite one
             skipped.append(SkippedSeries(str(cell), str(metric), exc.message))
     alpha = _level([one.whole.p for one in histories], preset.alpha)
     findings = [
@@ -158,7 +160,7 @@ def _without_short(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[SkippedSerie
     told = pd.DataFrame({"count": ~np.isnan(values), "odd": np.isinf(values)})
     totals = told.groupby([frame[name].to_numpy() for name in _SERIES]).transform("sum")
     counts, odd = totals["count"].to_numpy(), totals["odd"].to_numpy()
-    is_short = (counts < MIN_POINTS) & (odd == 0)  # an odd one is refused, however short
+    is_short = (counts < MIN_POINTS) & (odd == 0)  # an odd one is told, however short
     short = frame[is_short].assign(count=counts[is_short])[[*_SERIES, "count"]]
     skipped = [
         SkippedSeries(str(cell), str(metric), too_few_points(int(count)).message)
@@ -244,7 +246,16 @@ def _outliers(history: _History) -> Iterator[_Place]:
     for index in history.cleaned.outliers:
         beside = np.r_[values[max(0, index - NEIGHBOURS) : index], values[index + 1 :][:NEIGHBOURS]]
         levels = (float(np.nanmedian(beside)), float(values[index]))
-        yield _Place(FindingKind.OUTLIER, int(index), levels, sigma)
+        middle = levels[0] / 2 + levels[1] / 2
+        is_like = values > middle if levels[1] > middle else values < middle
+        yield _Place(
+            FindingKind.OUTLIER,
+            int(index),
+            levels,
+            sigma,
+            is_newest=index == len(values) - 1,
+            is_alone=int(is_like.sum()) == 1,
+        )
 
 
 def _drift(cleaned: Cleaned, shifts: list[Shift], preset: Preset) -> Drift | None:
@@ -331,6 +342,8 @@ def _finding(
         p=place.p,
         slope_per_step=place.slope_per_step,
         environments=place.environments,
+        is_newest=place.is_newest,
+        is_alone=place.is_alone,
     )
 
 

@@ -69,6 +69,9 @@ class TrendFinding:
         p: None for an outlier.
         slope_per_step: Of a drift, a step being an execution; else None.
         environments: Fingerprints before and after, of an environment change; else None.
+        is_newest: Of an outlier: whether it is the newest execution.
+        is_alone: Of an outlier: whether no other value is on its side of the middle between the two
+            levels.
 
     Units: levels, sigma and spread as the metric.
     """
@@ -85,6 +88,8 @@ class TrendFinding:
     p: float | None = None
     slope_per_step: float | None = None
     environments: tuple[str, str] | None = None
+    is_newest: bool = False
+    is_alone: bool = True
 
     @property
     def kind(self) -> FindingKind:
@@ -114,8 +119,12 @@ class TrendFinding:
         sure = "" if self.p is None else f", p = {self.p:.2g}"
         match self.kind:
             case FindingKind.OUTLIER:
-                beside = f"{self.level_after:.6g} once, beside {self.level_before:.6g}"
-                return f"outlier: {what} was {beside}"
+                value, usual = f"{self.level_after:.6g}", f"{self.level_before:.6g}"
+                if self.is_newest:
+                    where = f"in the newest execution, beside {usual} of those before"
+                    return f"outlier: {what} is {value} {where}"
+                once = " once" if self.is_alone else ""
+                return f"outlier: {what} was {value}{once}, beside {usual}"
             case FindingKind.DRIFT:
                 return f"{self.outcome}: {what} drifts and {rose}{by} {levels}{sure}"
             case FindingKind.CHANGE:

@@ -89,7 +89,9 @@ def _untested(case: Case) -> str:
         ("baseline", "candidate"), case.counts, case.missing, strict=True
     ):
         if runs == missing:
-            return f"no run of the {side} gave a finite value ({runs} runs)"
+            return (
+                f"no run of the {side} gave a finite value ({runs} run{'' if runs == 1 else 's'})"
+            )
     return "no seed gave a finite value on both sides"
 
 

@@ -91,6 +91,9 @@ def _objective(
 
 
 def _table(curves: SearchCurves) -> Table:
+    from allele_mlflow.analysis.median_interval import median_interval
+    from allele_mlflow.analysis.search_curves import target_texts
+
     areas, times = curves.areas(), curves.running_times()
     step = max(1, len(curves.targets) // _SHOWN_TARGETS)
     targets = curves.targets[::-1][::step][::-1][-_SHOWN_TARGETS:]
@@ -98,14 +101,15 @@ def _table(curves: SearchCurves) -> Table:
     table.add_column("cell", overflow="fold")
     for name in ("runs", "best", "area"):
         table.add_column(name, justify="right", no_wrap=True)
-    for target in targets:
-        table.add_column(f"ERT to\n{target:.5g}", justify="right", no_wrap=True)
+    for text in target_texts(targets):
+        table.add_column(f"ERT to\n{text}", justify="right", no_wrap=True)
     for cell, group in areas.groupby("cell", sort=False):
         own = times[times["cell"] == cell].set_index("target")
+        best = median_interval(group["best"]).median
         table.add_row(
             Text(shown(str(cell) or "all runs")),
             str(len(group)),
-            f"{group['best'].median():.5g}",
+            "-" if best is None else f"{best:.5g}",
             f"{group['area'].mean():.3f}",
             *(_ert(own, target) for target in targets),
         )

@@ -25,6 +25,8 @@ from allele_mlflow.units import Direction
 
 #: Histories that are drawn: those with findings first.
 MOST_HISTORIES = 12
+#: Of a shorter run the sidecar has no percentage: to start and end takes it longer than that.
+SHORTEST_S = 1.0
 _FOOTER = (
     "An execution counts each trial once: the attempt that finished, else the last. "
     f"{MISSING} stands where nothing was measured."
@@ -44,7 +46,8 @@ class ExperimentSummary:
         series: Columns cell, metric and those of `figures.metric_history`; the objectives alone.
         findings: Columns cell, metric and those of `figures.metric_history`, the gravest first.
         units: Of the metrics, as far as they are known.
-        overhead: See `figures.logging_overhead`.
+        overhead: See `figures.logging_overhead`; without `sidecar_percent` for runs under
+            `SHORTEST_S`.
         advice: Recommendations, columns of `figures.gain_calibration` and `follow_ups`, `reason`.
         notes: What a reader must know before the numbers.
     """
@@ -110,6 +113,7 @@ def _sections(summary: ExperimentSummary) -> Iterator[Section]:
         "What logging cost",
         _overhead_table(costs),
         draws=(partial(logging_overhead, costs),) if len(costs) else (),
+        notes=tuple(_overhead_notes(costs)),
         is_optional=True,
     )
 
@@ -241,6 +245,14 @@ def _advice_table(advice: pd.DataFrame) -> Table:
         for row in advice.to_dict("records")
     ]
     return bounded(columns, rows, "recommendations")
+
+
+def _overhead_notes(runs: pd.DataFrame) -> Iterator[str]:
+    if len(runs) and runs.sidecar_percent.isna().any():
+        yield (
+            f"Runs under {SHORTEST_S:g} s have no percentage of the sidecar: to start and end "
+            "takes it longer than they last."
+        )
 
 
 def _overhead_table(runs: pd.DataFrame) -> Table:

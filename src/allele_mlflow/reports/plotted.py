@@ -90,7 +90,8 @@ def curve_of(readings: pd.DataFrame) -> tuple[pd.DataFrame, int, int]:
     step_count, repeat_count = table.shape
     filled = table.ffill().where(table.bfill().notna())
     filled = filled.iloc[even_places(step_count, MOST_CURVE_POINTS)]
-    quartiles = filled.quantile([0.25, 0.5, 0.75], axis=1).transpose()
+    # of halves, for the sum of two values may be too large for a number
+    quartiles = 2.0 * (filled / 2.0).quantile([0.25, 0.5, 0.75], axis=1).transpose()
     quartiles.columns = ["low", "median", "high"]
     return quartiles.assign(count=filled.count(axis=1)), step_count, repeat_count
 

@@ -233,6 +233,20 @@ def values_of(outcomes: pd.DataFrame, column: str) -> pd.Series:
     return values.where(is_finite & outcomes.is_finished.astype(bool))
 
 
+def medians_by(values: pd.Series, keys: pd.Series) -> pd.Series:
+    """
+    The median of each group. Halves are added up, for two values may be too large for a sum.
+    """
+    return 2.0 * (values / 2.0).groupby(keys).median()
+
+
+def quantiles_by(values: pd.Series, keys: pd.Series, parts: Sequence[float]) -> pd.DataFrame:
+    """
+    A row a group, a column a quantile, of halves as `medians_by`.
+    """
+    return 2.0 * (values / 2.0).groupby(keys).quantile(list(parts)).unstack()
+
+
 def ordered_cells(outcomes: pd.DataFrame, objective: str, direction: Direction) -> list[str]:
     """
     Keys of all cells, the best median first, those without a value last. Where no direction is
@@ -242,7 +256,7 @@ def ordered_cells(outcomes: pd.DataFrame, objective: str, direction: Direction) 
     if direction is Direction.NONE:
         return keys
     values = values_of(outcomes, f"metric.{objective}")
-    medians = values.groupby(outcomes.cell_key).median().to_dict()
+    medians = medians_by(values, outcomes.cell_key).to_dict()
     sign = -1 if direction is Direction.HIGHER else 1
 
     def rank(key: str) -> float:
@@ -319,9 +333,9 @@ def _spreads(outcomes: pd.DataFrame, column: str) -> dict[str, Spread]:
     values = values_of(outcomes, column).dropna()
     if not len(values):
         return {}
-    grouped = values.groupby(outcomes.cell_key[values.index])
-    counts = grouped.size()
-    numbers = grouped.quantile(_QUANTILES).unstack()
+    keys = outcomes.cell_key[values.index]
+    counts = values.groupby(keys).size()
+    numbers = quantiles_by(values, keys, _QUANTILES)
     return {
         key: Spread(int(counts[key]), *(float(one) for one in numbers.loc[key]))
         for key in counts.index

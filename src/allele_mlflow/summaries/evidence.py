@@ -106,9 +106,10 @@ def _compared(before: Selection, now: Selection) -> PastComparison:
         notes.append(f"not compared, for the environments differ too much: {names_left}")
     found = compared.found
     if found is not None and found.only_baseline:
-        notes.append(f"{len(found.only_baseline)} cells were in the execution before alone")
+        were = _cells(len(found.only_baseline), "was", "were")
+        notes.append(f"{were} in the execution before alone")
     if found is not None and found.only_candidate:
-        notes.append(f"{len(found.only_candidate)} cells are in this execution alone")
+        notes.append(f"{_cells(len(found.only_candidate), 'is', 'are')} in this execution alone")
     return PastComparison(
         baseline=before.label,
         rows=found.frame() if found is not None else pd.DataFrame(),
@@ -135,3 +136,7 @@ def search_curves(history: pd.DataFrame, objectives: Sequence[Objective]) -> Ite
                 runtimes=curves.runtimes(),
                 running_times=curves.running_times(),
             )
+
+
+def _cells(count: int, one: str, several: str) -> str:
+    return f"1 cell {one}" if count == 1 else f"{count} cells {several}"

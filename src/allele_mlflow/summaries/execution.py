@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -79,8 +79,7 @@ def summarise_execution(reader: Reader, tracking_uri: str, found: FoundRuns) -> 
         comparison=comparison,
         searches=tuple(search_curves(history, objectives)),
         notes=(
-            *((f"{running} runs go on, and are not in this report.",) if running else ()),
-            *((f"{left} trials were not run.",) if left else ()),
+            *_not_counted(running, left),
             *notes,
             *((note,) if note else ()),
         ),
@@ -253,3 +252,11 @@ class _Errors(msgspec.Struct):
 def _group_of(error: _Error) -> FailureGroup:
     message = f"{error.error_type}: {error.message}"
     return FailureGroup(error.category, error.fingerprint, error.count, message, tuple(error.cells))
+
+
+def _not_counted(running: int, left: int) -> Iterator[str]:
+    if running:
+        go = "1 run goes on, and is" if running == 1 else f"{running} runs go on, and are"
+        yield f"{go} not in this report."
+    if left:
+        yield "1 trial was not run." if left == 1 else f"{left} trials were not run."

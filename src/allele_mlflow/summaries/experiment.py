@@ -4,6 +4,7 @@ An experiment, gathered from MLflow: its executions, and what changed over them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from allele_mlflow.analysis.histories import SUCCESS_METRIC, execution_series
 from allele_mlflow.analysis.selection import SuiteFacts, read_facts
 from allele_mlflow.analysis.trend import TrendReport, scan_trends
 from allele_mlflow.analysis.trend_findings import Outcome
-from allele_mlflow.reports.experiment_page import ExperimentSummary
+from allele_mlflow.reports.experiment_page import SHORTEST_S, ExperimentSummary
 from allele_mlflow.summaries.advice import MOST_RUNS, advice_of
 from allele_mlflow.tracking.frames import Reader
 from allele_mlflow.units import Direction
@@ -85,11 +86,20 @@ def _directions(facts: SuiteFacts) -> dict[str, Direction]:
 
 
 def _notes(report: TrendReport) -> list[str]:
-    if not report.skipped:
-        return []
-    first = report.skipped[0]
-    whose = f"{first.metric} of {first.cell or 'all runs'}"
-    return [f"{len(report.skipped)} histories were not judged, e.g. {whose}: {first.reason}"]
+    """
+    A note for each reason why histories were not judged.
+    """
+    notes = []
+    for reason, count in Counter(one.reason for one in report.skipped).items():
+        first = next(one for one in report.skipped if one.reason == reason)
+        whose = f"{first.metric} of {first.cell or 'all runs'}"
+        were = (
+            "1 history was not judged:"
+            if count == 1
+            else f"{count:,} histories were not judged, e.g."
+        )
+        notes.append(f"{were} {whose}: {reason}")
+    return notes
 
 
 def executions_of(frames: ExperimentFrames) -> pd.DataFrame:
@@ -180,7 +190,7 @@ def overhead_of(reader: Reader, frames: ExperimentFrames) -> pd.DataFrame:
     costs: Mapping[str, Any] = {
         name: pd.to_numeric(wide[name], errors="coerce").to_numpy() for name in _COST_TAGS
     }
-    seconds = runs["seconds"].where(runs["seconds"] > 0).to_numpy()
+    seconds = runs["seconds"].where(runs["seconds"] >= SHORTEST_S).to_numpy()
     found = pd.DataFrame(
         {
             "cell": runs["cell"].fillna("").to_numpy(),

@@ -69,6 +69,13 @@ def test_area_stays_between_its_bounds() -> None:
     assert area_under(beyond, UP, worst=0, best=1, budget=4) == pytest.approx(1 / 4)
 
 
+def test_area_of_a_budget_that_ends_with_the_first_value() -> None:
+    """It is that value's; worst where it is missing, or comes later than the budget ends."""
+    assert area_under(RUN, UP, worst=0, best=4, budget=10) == 0.25
+    assert area_under(RUN, UP, worst=0, best=4, budget=9) == 0
+    assert area_under(search([1], [math.nan]), UP, worst=0, best=1) == 0
+
+
 def test_hitting_time_is_the_first() -> None:
     """The first point at or past the target; None where there is none."""
     assert hitting_time(RUN, 3.0, UP) == 20

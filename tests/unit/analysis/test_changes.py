@@ -213,7 +213,9 @@ def test_too_few_points_are_said(finite: int) -> None:
     """
     Fewer than six finite values are an error that says how many there are, and are wanted.
     """
-    with pytest.raises(TooFewPointsError, match=f"{finite} finite points: want at least 6") as info:
+    points = "point" if finite == 1 else "points"
+    words = f"{finite} finite {points}: want at least 6"
+    with pytest.raises(TooFewPointsError, match=words) as info:
         find_shifts(np.r_[np.full(4, np.nan), np.ones(finite)])
     assert info.value.facts == {"got": finite, "wanted": 6}
 

@@ -9,7 +9,7 @@ import math
 import pandas as pd
 import pytest
 
-from allele_mlflow.analysis.search_curves import curves_of
+from allele_mlflow.analysis.search_curves import curves_of, target_texts
 from allele_mlflow.errors import AnalysisError
 from allele_mlflow.units import Direction
 
@@ -68,6 +68,43 @@ def test_usual_targets_lie_between_start_and_best() -> None:
     """Ten targets from the worst start to the best end, the easiest first."""
     found = curves_of(readings({"a": [0, 5], "b": [2, 10]}), "score", Direction.HIGHER)
     assert found.targets == tuple(pytest.approx(float(number)) for number in range(1, 11))
+
+
+def test_usual_targets_are_distinct() -> None:
+    """One value is one target, and it is reached; values that differ by rounding make few."""
+    one = curves_of(readings({"a": [0.1], "b": [0.1]}), "score", Direction.HIGHER)
+    assert one.targets == (0.1,)
+    assert list(one.running_times()["reached"]) == [2]
+    near = curves_of(readings({"a": [1.0, math.nextafter(1.0, 2.0)]}), "score", Direction.HIGHER)
+    assert near.targets == (1.0, math.nextafter(1.0, 2.0))
+    given = curves_of(readings({"a": [1.0]}), "score", Direction.HIGHER, targets=[2.0, 2.0])
+    assert given.targets == (2.0,)
+
+
+def test_the_last_target_is_the_best_value() -> None:
+    """What a run reached is never out of reach by rounding, nor is a number too large."""
+    for number in range(300):
+        worst, best = math.sin(number), math.sin(number) + 10.0 ** (number % 9) * 0.1
+        found = curves_of(readings({"a": [worst, best]}), "score", Direction.HIGHER)
+        assert found.targets[-1] == best
+        assert list(found.running_times()["reached"]) == [1] * len(found.targets)
+    huge = curves_of(readings({"a": [-1.7e308, 1.7e308]}), "score", Direction.HIGHER)
+    assert len(huge.targets) == 10
+    assert all(map(math.isfinite, huge.targets))
+
+
+def test_targets_are_written_apart() -> None:
+    """Five digits, or as many as tell them apart."""
+    assert target_texts([1.0, 2.0]) == ["1", "2"]
+    assert target_texts([1.000001, 1.000002]) == ["1.000001", "1.000002"]
+    assert target_texts([1.0, math.nextafter(1.0, 2.0)]) == ["1", "1.0000000000000002"]
+
+
+def test_area_of_one_evaluation_is_its_value() -> None:
+    """Searches of one evaluation: the best has 1, the worst 0, one between them its part."""
+    runs = readings({"a": [1.0], "b": [0.0], "c": [0.25]})
+    assert list(curves_of(runs, "score", Direction.HIGHER).areas()["area"]) == [1.0, 0.0, 0.25]
+    assert list(curves_of(runs, "score", Direction.LOWER).areas()["area"]) == [0.0, 1.0, 0.75]
 
 
 def test_missing_values_keep_the_best() -> None:

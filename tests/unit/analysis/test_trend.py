@@ -112,6 +112,21 @@ def test_caller_knows_the_direction() -> None:
     assert outcome_of(SECONDS, 0.0, direction=None) is Outcome.NEUTRAL
 
 
+@pytest.mark.parametrize("count", [3, 40])
+def test_infinite_value_leaves_out_its_history_alone(count: int) -> None:
+    """
+    A history with an infinite value is named with the reason; the others are judged.
+    """
+    values = noise(3, count)
+    values[1] = np.inf
+    report = scan_trends(pd.concat([history(shifted()), history(values, cell="a=2")]))
+    assert [one.key.cell for one in report.findings] == ["a=1"]
+    assert report.judged_count == 1
+    ((cell, metric, reason),) = report.skipped
+    assert (cell, metric) == ("a=2", SECONDS)
+    assert "an infinite value" in reason
+
+
 def test_single_execution_is_an_outlier() -> None:
     """
     One slow execution is told as one, with what is usual beside it, and is no change.
@@ -122,6 +137,27 @@ def test_single_execution_is_an_outlier() -> None:
     assert (finding.kind, finding.index, finding.p) == (FindingKind.OUTLIER, 12, None)
     assert finding.level_before == pytest.approx(1.0, abs=0.05)
     assert finding.words.startswith("outlier: phase/evaluate/seconds of a=1 was 1.8 once")
+
+
+def test_newest_execution_is_not_told_as_once() -> None:
+    """
+    A newest value like the one before it is beside those before, and did not come once.
+    """
+    values = np.array([1.0, 1.0, 1.0, 1.0, 1.0, 2.008, 1.993])
+    (finding,) = scan_trends(history(values)).findings
+    beside = "is 1.993 in the newest execution, beside 1 of those before"
+    assert finding.words == f"outlier: {SECONDS} of a=1 {beside}"
+
+
+def test_outlier_that_came_again_is_not_told_as_once() -> None:
+    """
+    Two slow executions far from each other are two outliers, neither the only one.
+    """
+    values = noise(2)
+    values[[12, 25]] = 1.8
+    first, second = scan_trends(history(values)).findings
+    for finding in (first, second):
+        assert finding.words.startswith(f"outlier: {SECONDS} of a=1 was 1.8, beside ")
 
 
 def test_steady_rise_is_a_drift() -> None:

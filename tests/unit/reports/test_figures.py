@@ -12,8 +12,16 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from allele_mlflow.analysis.median_interval import median_interval
 from allele_mlflow.reports import plotted
-from allele_mlflow.reports.figures import cells, convergence, layout, objective_by_cell
+from allele_mlflow.reports.figures import (
+    cells,
+    convergence,
+    layout,
+    objective_by_cell,
+    suite_heat_map,
+)
+from allele_mlflow.reports.summary import Objective, cell_rows
 from allele_mlflow.units import Direction
 from tests.report_tools import (
     HOSTILE,
@@ -67,6 +75,27 @@ def test_each_repeat_is_a_point_in_its_row() -> None:
     assert [round(height) for height in points["y"]] == [0, 0, 0, 1]
     assert len(set(points["y"])) == 4
     assert (medians["x"], medians["y"]) == ([2.0, 4.0], [0, 1])
+
+
+def test_median_of_huge_values_is_finite() -> None:
+    """
+    Two values may be too large for their sum: their median and quartiles are numbers all the same.
+    """
+    results = make_results({"a": [1.7e308, 1.7e308], "b": [-1.7e308, 1.7e308]})
+    figure = objective_by_cell(results, "score", direction=HIGHER)
+    assert trace_of(figure, "median")["x"] == [1.7e308, 0.0]
+    first, second = (row.spreads[0] for row in cell_rows(results, [Objective("score")]))
+    assert first is not None
+    assert second is not None
+    assert (first.median, first.first_quartile) == (1.7e308, 1.7e308)
+    assert (second.low, second.median) == (-1.7e308, 0.0)
+    assert second.third_quartile == pytest.approx(0.85e308)
+    tiles = trace_of(suite_heat_map(results, [Objective("score")]), "score")
+    assert "∞" not in "".join(tiles["text"])
+    readings = pd.DataFrame({"repeat": [0, 1], "step": [0, 0], "value": [1.7e308, 1.7e308]})
+    curve, *_ = plotted.curve_of(readings)
+    assert curve[["low", "median", "high"]].to_numpy().tolist() == [[1.7e308] * 3]
+    assert median_interval([1.7e308, 1.7e308]).median == 1.7e308
 
 
 def test_repeats_without_a_value_are_at_the_margin() -> None:

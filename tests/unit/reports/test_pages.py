@@ -4,6 +4,9 @@ Reports of runs and experiments: which sections they have, and that any text in 
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -17,6 +20,8 @@ from allele_mlflow.reports.experiment_page import (
 from allele_mlflow.reports.html import write_report
 from allele_mlflow.reports.markdown import write_markdown
 from allele_mlflow.reports.run_page import RunSummary, run_page
+from allele_mlflow.reports.wording import MISSING
+from allele_mlflow.summaries.experiment import overhead_of
 from tests.page_tools import BEGAN, make_experiment, make_run
 from tests.report_tools import HOSTILE, ReadPage
 
@@ -93,6 +98,32 @@ def test_hostile_texts_are_text(make: Any) -> None:
     text = write_markdown(write(make(HOSTILE)))
     assert "<script" not in text
     assert len(text.splitlines()) == len(write_markdown(write(make("tame"))).splitlines())
+
+
+def test_short_runs_have_no_percentage_of_the_sidecar() -> None:
+    """
+    A run of milliseconds ends before the sidecar has started: a dash, and a note that says why.
+    """
+    runs = pd.DataFrame(
+        {"run_id": ["a", "b"], "experiment_id": "1", "kind": "cell", "cell": ["short", "long"]}
+    ).assign(seconds=[0.012, 10.0])
+    told = [
+        {"run_id": run_id, "key": key, "value": value}
+        for run_id in "ab"
+        for key, value in (("allele.logger_overhead_percent", "2"), ("allele.sidecar_cpu_s", "0.5"))
+    ]
+    reader: Any = SimpleNamespace(runs=lambda *_, **__: SimpleNamespace(tags=pd.DataFrame(told)))
+    frames: Any = SimpleNamespace(runs=runs)
+    costs = overhead_of(reader, frames)
+    assert math.isnan(costs.sidecar_percent[0])
+    assert list(costs.sidecar_percent[1:]) == [5.0]
+    summary = dataclasses.replace(make_experiment("plain"), overhead=costs)
+    text = write_markdown(experiment_page(summary))
+    assert f"| short | 1 | 2.000 | {MISSING} |" in text
+    assert "| long | 1 | 2.000 | 5.000 |" in text
+    assert "Runs under 1 s have no percentage of the sidecar" in text
+    whole = dataclasses.replace(summary, overhead=costs[1:])
+    assert "Runs under 1 s" not in write_markdown(experiment_page(whole))
 
 
 def test_run_that_has_nothing() -> None:

@@ -179,6 +179,8 @@ def test_timeline_merges_phases_that_nearly_touch() -> None:
     assert bars["x"][0] == pytest.approx(9999.9)
     assert bars["marker"]["pattern"]["shape"] == ["", "/"]
     assert "10,001 phases, of which near ones are drawn as one: 2 bars" in note_of(figure)
+    whole = run_timeline(make_phases(spans[:-1]), NO_SAMPLES)
+    assert "10,000 phases, of which near ones are drawn as one: 1 bar," in f"{note_of(whole)},"
 
 
 def test_timeline_keeps_peaks() -> None:

@@ -152,6 +152,31 @@ def test_forest_draws_the_margin_of_equivalence() -> None:
     assert (band["x0"], band["x1"]) == (-2.0, 2.0)
 
 
+def test_forest_cuts_off_what_would_press_the_rest_together() -> None:
+    """
+    An interval of two runs ends in an arrow's head at the end of the axis, and is told whole.
+    """
+    rows: list[dict[str, Any]] = [
+        {"cell": "wild", "ratio": 1.4, "ratio_low": 1e-9, "ratio_high": 9.9e5},
+        {"cell": "endless", "ratio": 1.3, "ratio_low": 1.1, "ratio_high": math.inf},
+        {"cell": "fine", "ratio": 1.1, "ratio_low": 1.05, "ratio_high": 1.15},
+    ]
+    figure = forest_plot(make_comparisons(rows), margin_ratio=0.02)
+    low, high = spec_of(figure)["layout"]["xaxis"]["range"]
+    assert low == pytest.approx(-115.0)
+    assert high == pytest.approx(215.0)
+    better = trace_of(figure, "better")
+    assert better["error_x"]["array"] == pytest.approx([160.0, 170.0, 5.0])
+    assert "9.900e+07" in better["hovertext"][0]
+    arrows = trace_of(figure, "the interval goes on")
+    assert (arrows["x"], arrows["y"]) == ([200.0, 200.0], [0, 1])
+    assert arrows["marker"]["symbol"] == "triangle-right"
+    assert "arrow: the interval goes on" in note_of(figure)
+    calm = forest_plot(make_comparisons(rows[2:]))
+    assert "range" not in spec_of(calm)["layout"]["xaxis"]
+    assert "arrow" not in note_of(calm)
+
+
 def test_forest_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Of too many rows those that matter most are drawn, and it is said.

@@ -12,7 +12,8 @@ import pandas as pd
 
 from allele_mlflow import suite_tags as tags
 from allele_mlflow.analysis.frames import counted_runs, read_experiments
-from allele_mlflow.analysis.search_curves import SearchCurves, read_curves
+from allele_mlflow.analysis.median_interval import median_interval
+from allele_mlflow.analysis.search_curves import SearchCurves, read_curves, target_texts
 from allele_mlflow.dashboard.pages.executions import Execution, read_executions
 from allele_mlflow.dashboard.pages.page import Ask, Column, Kind, Page, Params
 from allele_mlflow.dashboard.pages.suite import find_execution
@@ -81,7 +82,7 @@ def query(ask: Ask) -> Anytime:
         experiment_id=execution.experiment_id,
         metric=curves.metric,
         direction=curves.direction,
-        targets=[f"{target:.5g}" for target in targets],
+        targets=target_texts(targets),
         cells=page_of(sorted_rows(rows, ask.view, getattr), ask.view),
         left_out=left_out,
     )
@@ -144,13 +145,13 @@ def _rows(curves: SearchCurves, targets: list[float]) -> list[SearchRow]:
             SearchRow(
                 cell=str(cell),
                 runs=len(group),
-                best=_number(group["best"].median()),
+                best=median_interval(group["best"]).median,
                 area=_number(group["area"].mean()),
                 targets={
-                    f"{target:.5g}": _number(own.loc[target, "expected_evaluations"])
+                    text: _number(own.loc[target, "expected_evaluations"])
                     if own.loc[target, "reached"]
                     else None
-                    for target in targets
+                    for text, target in zip(target_texts(targets), targets, strict=True)
                 },
             )
         )

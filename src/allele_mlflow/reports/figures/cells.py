@@ -21,7 +21,7 @@ from allele_mlflow.reports.figures.layout import (
     theme_of,
 )
 from allele_mlflow.reports.plotted import names_of, repeat_points, thin_repeats
-from allele_mlflow.reports.summary import ordered_cells, outcomes_of
+from allele_mlflow.reports.summary import medians_by, ordered_cells, outcomes_of
 from allele_mlflow.reports.wording import clean, explain, write_number
 from allele_mlflow.units import Direction
 
@@ -90,7 +90,8 @@ def _repeats_trace(points: pd.DataFrame, theme: Theme) -> go.Scatter:
 
 def _medians_trace(points: pd.DataFrame, theme: Theme) -> go.Scatter:
     grouped = points.groupby("row")
-    medians, counts, names = grouped.value.median(), grouped.size(), grouped.cell.first()
+    medians = medians_by(points.value, points.row)
+    counts, names = grouped.size(), grouped.cell.first()
     return go.Scatter(
         x=numbers(medians),
         y=[int(row) for row in medians.index],

@@ -150,5 +150,5 @@ def _notes(
     if steps[0] < steps[1]:
         parts.append(f"{steps[0]} of {steps[1]} steps drawn")
     if lost:
-        parts.append(f"{lost} readings without a value")
+        parts.append(f"{count_of(lost, lost, 'reading')} without a value")
     return parts

@@ -33,6 +33,10 @@ COMPARISON_COLUMNS = (
     *("ratio", "ratio_low", "ratio_high"),
 )
 MOST_ROWS = 120
+#: The axis ends at most so many times as far from zero as the largest difference, or as the nearer
+#: end of half of the intervals: one interval of two runs would press all others together.
+REACH_TIMES = 5.0
+_MARGIN_SHARE = 0.05
 #: In this order, with the shape of each.
 _VERDICTS = {
     "worse": "triangle-down",
@@ -84,7 +88,13 @@ def forest_plot(
     rows = _placed(frame if metric is None else frame[frame.metric == metric], scale)
     known = rows[rows.value.notna()]
     drawn = known.head(MOST_ROWS)
-    drawn = drawn.assign(row=range(len(drawn)))
+    margin = margin_ratio if metric is None and margin_ratio else 0.0
+    reach = _reach_of(drawn, 100.0 * margin if math.isfinite(margin) else 0.0)
+    drawn = drawn.assign(
+        row=range(len(drawn)),
+        shown_low=drawn.low.clip(lower=-reach),
+        shown_high=drawn.high.clip(upper=reach),
+    )
     what = "all metrics" if metric is None else clean(metric)
     figure = start_figure(theme, title=f"Candidate against baseline: {what}")
     for verdict in _VERDICTS:
@@ -95,7 +105,8 @@ def forest_plot(
     if metric is None:
         names = [f"{name} · {clean(one)}" for name, one in zip(names, drawn.metric, strict=True)]
     lay_out_rows(figure, names)
-    _lay_out_scale(figure, theme, scale, margin_ratio if metric is None else None)
+    _lay_out_scale(figure, theme, scale, margin)
+    clipped = _add_arrows(figure, drawn, theme, scale)
     if not len(drawn):
         hide_axes(figure)
         say_nothing_to_show(figure, text="nothing was compared")
@@ -104,6 +115,7 @@ def forest_plot(
         count_of(len(drawn), len(rows), "comparison"),
         *(f"{n} {verdict}" for verdict in _VERDICTS if (n := int((rows.verdict == verdict).sum()))),
         f"{missing} without a {'ratio' if metric is None else 'difference'}" if missing else "",
+        "arrow: the interval goes on" if clipped else "",
     ]
     return finish_figure(figure, notes)
 
@@ -137,9 +149,59 @@ def _placed(frame: pd.DataFrame, scale: _Scale) -> pd.DataFrame:
     return found.sort_values(["rank", "size"], kind="stable", ignore_index=True)
 
 
+def _reach_of(drawn: pd.DataFrame, least: float) -> float:
+    """
+    How far from zero intervals are drawn, at least `least`; infinite where all are drawn whole.
+    """
+    ends = pd.DataFrame({"low": drawn.low.abs(), "high": drawn.high.abs()}).min(axis=1)
+    usual = ends.where(ends < math.inf).quantile(0.5, interpolation="lower")
+    largest = [one for one in (drawn.value.abs().max(), usual, least) if one > 0.0]
+    return max(REACH_TIMES * float(max(largest, default=math.inf)), least)
+
+
+def _add_arrows(figure: go.Figure, drawn: pd.DataFrame, theme: Theme, scale: _Scale) -> int:
+    """
+    Heads of arrows at the intervals that are cut off, and an axis that ends there; how many.
+    """
+    sides = (("low", "triangle-left"), ("high", "triangle-right"))
+    cut = {
+        side: drawn[drawn[f"shown_{side}"] != drawn[side]].dropna(subset=side) for side, _ in sides
+    }
+    for side, symbol in sides:
+        rows = cut[side]
+        if len(rows):
+            figure.add_trace(
+                go.Scatter(
+                    x=numbers(rows[f"shown_{side}"]),
+                    y=_rows_of(rows),
+                    mode="markers",
+                    name="the interval goes on",
+                    showlegend=False,
+                    marker={
+                        "symbol": symbol,
+                        "size": 9,
+                        "color": [_colour_of(verdict, theme) for verdict in rows.verdict],
+                    },
+                    hovertext=[_hover_of(row, scale) for row in rows.itertuples()],
+                    hoverinfo="text",
+                )
+            )
+    count = sum(map(len, cut.values()))
+    if count:
+        seen = pd.concat([drawn.value, drawn.shown_low, drawn.shown_high])
+        low, high = float(seen.min()), float(seen.max())
+        room = _MARGIN_SHARE * (high - low)
+        figure.update_layout(xaxis={"range": [min(low, 0.0) - room, max(high, 0.0) + room]})
+    return count
+
+
+def _colour_of(verdict: str, theme: Theme) -> str:
+    colours = {"better": theme.better, "worse": theme.worse, "different": theme.ink}
+    return colours.get(verdict, theme.soft)
+
+
 def _verdict_trace(rows: pd.DataFrame, verdict: str, theme: Theme, scale: _Scale) -> go.Scatter:
-    colour = {"better": theme.better, "worse": theme.worse, "different": theme.ink}
-    own = colour.get(verdict, theme.soft)
+    own = _colour_of(verdict, theme)
     return go.Scatter(
         x=numbers(rows.value),
         y=_rows_of(rows),
@@ -154,10 +216,10 @@ def _verdict_trace(rows: pd.DataFrame, verdict: str, theme: Theme, scale: _Scale
         error_x={
             "type": "data",
             "symmetric": False,
-            "array": numbers(rows.high - rows.value),
-            "arrayminus": numbers(rows.value - rows.low),
+            "array": numbers(rows.shown_high - rows.value),
+            "arrayminus": numbers(rows.value - rows.shown_low),
             "color": own,
-            "thickness": 2 if verdict in colour else 1.2,
+            "thickness": 1.2 if own == theme.soft else 2,
             "width": 4,
         },
         hovertext=[_hover_of(row, scale) for row in rows.itertuples()],
@@ -187,9 +249,7 @@ def _number(value: object) -> str:
     return write_number(float(pd.to_numeric(value, errors="coerce")))
 
 
-def _lay_out_scale(
-    figure: go.Figure, theme: Theme, scale: _Scale, margin_ratio: float | None
-) -> None:
+def _lay_out_scale(figure: go.Figure, theme: Theme, scale: _Scale, margin_ratio: float) -> None:
     figure.update_layout(
         xaxis={
             "title": {"text": scale.title},

@@ -28,7 +28,7 @@ from allele_mlflow.reports.figures.layout import (
     theme_of,
 )
 from allele_mlflow.reports.plotted import MOST_CURVE_POINTS, ancestry_of, even_places, tell_apart
-from allele_mlflow.reports.summary import check_columns
+from allele_mlflow.reports.summary import check_columns, quantiles_by
 from allele_mlflow.reports.wording import clean, shorten, write_number
 from allele_mlflow.units import Direction
 
@@ -57,10 +57,10 @@ def genome_traits(traits: pd.DataFrame, *, is_dark: bool = False) -> go.Figure:
     names = tell_apart([shorten(clean(one), WIDE_NAME) for one in drawn])
     figure = start_figure(theme, title="Traits by generation")
     for number, (trait, name) in enumerate(zip(drawn, names, strict=True)):
-        grouped = frame[frame.trait.astype(str) == trait].groupby("generation").value
-        curve = grouped.quantile([0.25, 0.5, 0.75]).unstack()
+        own = frame[frame.trait.astype(str) == trait]
+        curve = quantiles_by(own.value, own.generation, [0.25, 0.5, 0.75])
         curve.columns = ["low", "median", "high"]
-        curve = curve.assign(count=grouped.count())
+        curve = curve.assign(count=own.groupby("generation").value.count())
         curve = curve.iloc[even_places(len(curve), MOST_CURVE_POINTS)]
         figure.add_traces(curve_traces(curve, as_text(name), number, theme, of="generation"))
     lay_out_curves(figure, "generation", "trait (value as in the genome)")

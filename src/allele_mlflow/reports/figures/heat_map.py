@@ -24,7 +24,13 @@ from allele_mlflow.reports.figures.layout import (
     theme_of,
 )
 from allele_mlflow.reports.plotted import blend, levels_of
-from allele_mlflow.reports.summary import Objective, ordered_cells, outcomes_of, values_of
+from allele_mlflow.reports.summary import (
+    Objective,
+    medians_by,
+    ordered_cells,
+    outcomes_of,
+    values_of,
+)
 from allele_mlflow.reports.wording import clean, explain, shorten, write_number
 from allele_mlflow.units import Direction
 
@@ -82,7 +88,11 @@ def _tiles(outcomes: pd.DataFrame, objective: Objective, keys: Sequence[str]) ->
     values = values_of(outcomes, f"metric.{objective.name}")
     grouped = values.groupby(outcomes.cell_key)
     found = pd.DataFrame(
-        {"median": grouped.median(), "count": grouped.count(), "repeats": grouped.size()}
+        {
+            "median": medians_by(values, outcomes.cell_key),
+            "count": grouped.count(),
+            "repeats": grouped.size(),
+        }
     ).reindex(list(keys))
     return found.assign(level=levels_of(found["median"], objective.direction))
 

@@ -27,7 +27,13 @@ from allele_mlflow.reports.figures.layout import (
     start_figure,
     theme_of,
 )
-from allele_mlflow.reports.summary import Objective, ordered_cells, outcomes_of, values_of
+from allele_mlflow.reports.summary import (
+    Objective,
+    medians_by,
+    ordered_cells,
+    outcomes_of,
+    values_of,
+)
 from allele_mlflow.reports.wording import MISSING, clean, explain, shorten, write_number
 
 MOST_LINES, MOST_AXES, MOST_LEVELS = 300, 10, 8
@@ -106,7 +112,7 @@ def _axes_of(
     metrics = []
     for objective in objectives:
         values = values_of(outcomes, f"metric.{objective.name}")
-        medians = values.groupby(outcomes.cell_key).median().reindex(list(keys))
+        medians = medians_by(values, outcomes.cell_key).reindex(list(keys))
         title = f"{clean(objective.name)}{explain(objective.unit, objective.direction)}"
         metrics.append(_numeric_axis(title, medians.tolist(), write_number))
     axes = [_param_axis(name.removeprefix("param."), firsts[name].tolist()) for name in varied]

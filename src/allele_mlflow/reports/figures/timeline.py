@@ -101,7 +101,9 @@ def run_timeline(
         say_nothing_to_show(figure, text="no phase, sample or alert")
     notes = [
         count_of(len(spans), len(spans), "phase"),
-        f"of which near ones are drawn as one: {merged:,} bars" if merged < len(spans) else "",
+        f"of which near ones are drawn as one: {count_of(merged, merged, 'bar')}"
+        if merged < len(spans)
+        else "",
         count_of(len(taken), len(taken), "sample"),
         count_of(min(len(raised), MOST_ALERTS), len(raised), "alert"),
     ]
