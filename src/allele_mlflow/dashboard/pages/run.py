@@ -31,6 +31,7 @@ from allele_mlflow.dashboard.pages.run_content import (
     phase_rows,
     usual_metric,
 )
+from allele_mlflow.dashboard.pages.run_phases import waiting_phases
 from allele_mlflow.dashboard.refusals import RefusalError
 from allele_mlflow.dashboard.source import Source
 from allele_mlflow.dashboard.views import Knobs, Option, Paged, page_of, sorted_rows
@@ -41,7 +42,7 @@ from allele_mlflow.tracking.artifact_listing import list_artifacts
 from allele_mlflow.tracking.frames import HISTORY, RunFrames
 from allele_mlflow.units import describe
 from allele_mlflow.watching.run_document import document
-from allele_mlflow.watching.run_look import find_waiting, look_at
+from allele_mlflow.watching.run_look import RunLook, find_waiting, look_at
 
 #: Readings of one metric that a figure is made of.
 MOST_READINGS = 100_000
@@ -120,9 +121,12 @@ def query(ask: Ask) -> Run:
     told = _stored(ask, name)
     own = tags_by_run(told.tags).get(name, {}) if told is not None else {}
     uid = own.get(tags.RUN_UID) if told is not None else name
-    live = live_document(ask.source, uid) if uid else None
+    look = _look(ask.source, uid) if uid else None
+    live = document(look) if look is not None else None
     if told is not None:
-        return _run_of(ask, told, own, live)
+        found = _run_of(ask, told, own, live)
+        rows = phase_rows(waiting_phases(look).metrics) if look is not None else []
+        return msgspec.structs.replace(found, phases=rows) if rows else found
     if live is None:
         raise RefusalError(404, f"there is no run {name} in the store or in a spool")
     run = live["run"]
@@ -143,8 +147,7 @@ def live_document(source: Source, run_uid: str) -> dict[str, Any] | None:
     """
     How a run is that no store has whole yet; None where there is none.
     """
-    folder = find_waiting(source.spools(), run_uid)
-    look = look_at(folder) if folder is not None else None
+    look = _look(source, run_uid)
     return None if look is None else document(look)
 
 
@@ -160,6 +163,11 @@ def uid_of(source: Source, run_id: str) -> str:
     with source.reader() as reader:
         told = reader.runs(run_ids=[run_id], tag_keys=[tags.RUN_UID], param_keys=[], metric_keys=[])
     return str(told.tags["value"].iloc[0]) if len(told.tags) else run_id
+
+
+def _look(source: Source, run_uid: str) -> RunLook | None:
+    folder = find_waiting(source.spools(), run_uid)
+    return look_at(folder) if folder is not None else None
 
 
 def _stored(ask: Ask, run_id: str) -> RunFrames | None:
@@ -281,8 +289,11 @@ def _timeline_figure(ask: Ask, is_dark: bool) -> Any:
     with ask.source.reader() as reader:
         samples = whole_histories(reader, [run_id], keys)
     uri = ask.source.tracking_uri
-    phases = read_phases(uri, [run_id])
     own = tags_by_run(told.tags).get(run_id, {})
+    look = _look(ask.source, own[tags.RUN_UID]) if tags.RUN_UID in own else None
+    phases = waiting_phases(look).rows if look is not None else None
+    if phases is None or not len(phases):
+        phases = read_phases(uri, [run_id])
     alerts = read_alerts(uri, [run_id] if _ALERTS_TAG in own else [])
     if not (len(phases) or len(samples)):
         return None
