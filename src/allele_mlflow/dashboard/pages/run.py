@@ -4,6 +4,7 @@ One run: what it was told, what it measured, and how it is just now where it goe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,6 +51,8 @@ MOST_READINGS = 100_000
 MOST_COPIED = 300
 _ALERTS_TAG, _DELIVERY_TAG = "allele.alerts.active", "allele.delivery"
 _PARENT_TAG = "mlflow.parentRunId"
+#: What a spool calls a run (`queue.spool.new_uid`).
+_UID = re.compile("[0-9a-f]{16}")
 _DRAWN_RESOURCES = ("system/process_cpu_percent", "system/process_rss_megabytes")
 _GPU_END = "_utilization_percentage"
 
@@ -118,8 +121,8 @@ def query(ask: Ask) -> Run:
         TrackingError: the store does not answer.
     """
     name = ask.params["run_id"]
-    told = _stored(ask, name)
-    own = tags_by_run(told.tags).get(name, {}) if told is not None else {}
+    told = _stored(ask.source, name)
+    own = next(iter(tags_by_run(told.tags).values()), {}) if told is not None else {}
     uid = own.get(tags.RUN_UID) if told is not None else name
     look = _look(ask.source, uid) if uid else None
     live = document(look) if look is not None else None
@@ -128,7 +131,7 @@ def query(ask: Ask) -> Run:
         rows = phase_rows(waiting_phases(look).metrics) if look is not None else []
         return msgspec.structs.replace(found, phases=rows) if rows else found
     if live is None:
-        raise RefusalError(404, f"there is no run {name} in the store or in a spool")
+        raise _unknown(name)
     run = live["run"]
     return Run(
         run_id=name,
@@ -156,13 +159,16 @@ def uid_of(source: Source, run_id: str) -> str:
     The uid of a run, which a spool knows it by; the id itself where the store does not know one.
 
     Raises:
+        RefusalError: 404: neither the store nor a spool knows the run.
         TrackingError: the store does not answer.
     """
-    if source.settings.is_offline:
+    if find_waiting(source.spools(), run_id) is not None:
         return run_id
-    with source.reader() as reader:
-        told = reader.runs(run_ids=[run_id], tag_keys=[tags.RUN_UID], param_keys=[], metric_keys=[])
-    return str(told.tags["value"].iloc[0]) if len(told.tags) else run_id
+    told = _stored(source, run_id)
+    if told is None:
+        raise _unknown(run_id)
+    own = next(iter(tags_by_run(told.tags).values()), {})
+    return own.get(tags.RUN_UID, run_id)
 
 
 def _look(source: Source, run_uid: str) -> RunLook | None:
@@ -170,12 +176,24 @@ def _look(source: Source, run_uid: str) -> RunLook | None:
     return look_at(folder) if folder is not None else None
 
 
-def _stored(ask: Ask, run_id: str) -> RunFrames | None:
-    if ask.source.settings.is_offline:
+def _stored(source: Source, run_id: str) -> RunFrames | None:
+    """
+    A run by the store's id, or by the uid of its spool; None where the store has none.
+    """
+    if source.settings.is_offline:
         return None
-    with ask.source.reader() as reader:
+    with source.reader() as reader:
         told = reader.runs(run_ids=[run_id])
+        if not len(told.runs) and _UID.fullmatch(run_id):
+            named = reader.runs(
+                with_tags={tags.RUN_UID: run_id}, tag_keys=[], param_keys=[], metric_keys=[]
+            ).runs["run_id"]
+            told = reader.runs(run_ids=list(named[:1])) if len(named) else told
     return told if len(told.runs) else None
+
+
+def _unknown(run_id: str) -> RefusalError:
+    return RefusalError(404, f"there is no run {run_id} in the store or in a spool")
 
 
 def _run_of(ask: Ask, told: RunFrames, own: dict[str, str], live: dict[str, Any] | None) -> Run:
@@ -249,10 +267,10 @@ def _metric_figure(ask: Ask, is_dark: bool) -> Any:
     """
     The history of one metric.
     """
-    run_id = ask.params["run_id"]
-    told = _stored(ask, run_id)
+    told = _stored(ask.source, ask.params["run_id"])
     if told is None:
         return None
+    run_id = str(told.runs["run_id"].iloc[0])
     rows = metric_rows(told.metrics)
     metric = ask.view.options["metric"] or usual_metric(rows)
     pages, count = [], 0
@@ -277,10 +295,10 @@ def _timeline_figure(ask: Ask, is_dark: bool) -> Any:
     """
     Phases, alerts and resources on one axis of time.
     """
-    run_id = ask.params["run_id"]
-    told = _stored(ask, run_id)
+    told = _stored(ask.source, ask.params["run_id"])
     if told is None:
         return None
+    run_id = str(told.runs["run_id"].iloc[0])
     keys = [
         key
         for key in map(str, told.metrics["key"])
