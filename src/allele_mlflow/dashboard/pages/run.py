@@ -22,11 +22,13 @@ from allele_mlflow.dashboard.pages.page import PAIR_COLUMNS, Ask, Column, Kind, 
 from allele_mlflow.dashboard.pages.run_content import (
     AlertRow,
     Artifacts,
+    ErrorRow,
     MetricRow,
     Pair,
     PhaseRow,
     alert_rows,
     artifacts_of,
+    error_rows,
     metric_rows,
     pairs_of,
     phase_rows,
@@ -50,6 +52,7 @@ MOST_READINGS = 100_000
 #: Runs that a static copy has pages of.
 MOST_COPIED = 300
 _ALERTS_TAG, _DELIVERY_TAG = "allele.alerts.active", "allele.delivery"
+_ENDED_BY_TAG = "allele.ended_by"
 _PARENT_TAG = "mlflow.parentRunId"
 #: What a spool calls a run (`queue.spool.new_uid`).
 _UID = re.compile("[0-9a-f]{16}")
@@ -73,6 +76,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     parent_run_id: str | None = None
     started_ms: int | None = None
     seconds: float | None = None
+    ended_by: str | None = None
+    errors: list[ErrorRow] = []
     metric: str = ""
     params: list[Pair] = []
     tags: list[Pair] = []
@@ -98,6 +103,12 @@ PHASE_COLUMNS = (
     Column("cpu_percent_mean", "CPU, % of a core", Kind.NUMBER),
     Column("rss_mb_max", "Memory at most, MB", Kind.NUMBER),
     Column("gpu_percent_mean", "GPU, %", Kind.NUMBER),
+)
+ERROR_COLUMNS = (
+    Column("category", "Category"),
+    Column("error", "Error", Kind.NAME),
+    Column("message", "Message"),
+    Column("count", "Errors in all", Kind.COUNT),
 )
 ALERT_COLUMNS = (
     Column("time", "Time", Kind.TIME),
@@ -216,6 +227,8 @@ def _run_of(ask: Ask, told: RunFrames, own: dict[str, str], live: dict[str, Any]
         parent_run_id=own.get(_PARENT_TAG),
         started_ms=milliseconds(row.start_time),
         seconds=seconds_between(row.start_time, row.end_time),
+        ended_by=own.get(_ENDED_BY_TAG),
+        errors=error_rows(own),
         metric=view.options["metric"] or usual_metric(rows),
         params=pairs_of(told.params),
         tags=pairs_of(told.tags),
@@ -338,6 +351,7 @@ PAGE = Page(
     template="run.html",
     columns={
         "metrics": METRIC_COLUMNS,
+        "errors": ERROR_COLUMNS,
         "phases": PHASE_COLUMNS,
         "alerts": ALERT_COLUMNS,
         "pairs": PAIR_COLUMNS,
