@@ -405,3 +405,11 @@ def test_a_failed_run_says_why(stored: Stored) -> None:
     good = json_of(stored.app, f"/api/runs/{stored.cell_ids[0]}.json")
     assert (good["ended_by"], good["errors"]) == (None, [])
     assert "<h2>Errors</h2>" not in send(stored.app, f"/runs/{stored.cell_ids[0]}").text
+
+
+def test_alerts_of_an_execution_are_its_cells(stored: Stored) -> None:
+    """
+    An execution has as many active alerts as its cells have together.
+    """
+    found = json_of(stored.app, f"/api/executions/{stored.run_id}.json")
+    assert found["execution"]["active_alerts"] == 3
