@@ -413,3 +413,12 @@ def test_alerts_of_an_execution_are_its_cells(stored: Stored) -> None:
     """
     found = json_of(stored.app, f"/api/executions/{stored.run_id}.json")
     assert found["execution"]["active_alerts"] == 3
+
+
+def test_seconds_of_a_cell_are_its_trials(stored: Stored) -> None:
+    """
+    Cells took what their trials say; the time between a run's start and end where they say nothing.
+    """
+    rows = json_of(stored.app, f"/api/executions/{stored.run_id}.json")["cells"]["rows"]
+    assert {row["cell"]: row["seconds"] for row in rows} == {"rate=0.1": 2.0, "rate=0.3": 0.25}
+    assert "<code>trial/seconds</code>" in send(stored.app, f"/executions/{stored.run_id}").text
