@@ -85,6 +85,20 @@ def test_a_runs_own_id_is_an_address_for_good(station: Station) -> None:
         assert "data-live" in send(app, f"/runs/{log.run_uid}").text
     station.finished(log.run_uid)
     found = json_of(app, f"/api/runs/{log.run_uid}.json")
+    assert found["ended_by"] == "close"
     assert (found["run_id"], found["status"], found["live"]) == (run_id, "FINISHED", None)
     assert "data-live" not in send(app, f"/runs/{log.run_uid}").text
     assert "event: end" in send(app, f"/runs/{log.run_uid}/live").text
+
+
+def test_the_timeline_reaches_the_end_of_the_run(station: Station) -> None:
+    """
+    Its axis takes in the run's begin and end, whatever was logged last.
+    """
+    app = app_of(station)
+    with station.start("live") as log, log.phase("only"):
+        run_id = stored_id(station, log)
+    station.finished(log.run_uid)
+    seconds = json_of(app, f"/api/runs/{run_id}.json")["seconds"]
+    figure = json_of(app, f"/api/runs/{run_id}/figures/timeline.json")
+    assert figure["layout"]["xaxis"]["autorangeoptions"]["include"] == [0, seconds]

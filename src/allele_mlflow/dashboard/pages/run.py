@@ -329,7 +329,12 @@ def _timeline_figure(ask: Ask, is_dark: bool) -> Any:
     if not (len(phases) or len(samples)):
         return None
     began_ms = milliseconds(told.runs["start_time"].iloc[0])
-    return run_timeline(phases, samples, alerts, began_ms=began_ms, is_dark=is_dark)
+    figure = run_timeline(phases, samples, alerts, began_ms=began_ms, is_dark=is_dark)
+    seconds = seconds_between(told.runs["start_time"].iloc[0], told.runs["end_time"].iloc[0])
+    if began_ms is not None and seconds is not None:
+        # not a fixed range: what was logged outside of the run's time is drawn too
+        figure.update_xaxes(autorangeoptions={"include": [0, seconds]})
+    return figure
 
 
 def _instances(source: Source) -> Iterator[Params]:
