@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -22,6 +23,7 @@ from allele_mlflow.tracking.schema import prepare_schema
 from tests.browser.page_scripts import BACKGROUNDS, EXCESS_PX, FIGURES, TEXTS
 from tests.browser.test_report import LEAST_CONTRAST_RATIO, LEAST_SIZE_PX
 from tests.hostile_store import HostileStore, make_hostile_store
+from tests.integration.runs import Station, wait_for
 from tests.integration.suites import Place, document
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
@@ -109,7 +111,7 @@ Enter = Callable[..., Visit]
 
 
 @contextmanager
-def served(uri: str) -> Iterator[Callable[[], str]]:
+def served(uri: str, spools: list[Path] | None = None) -> Iterator[Callable[[], str]]:
     """
     A dashboard of a store in a thread; gives an address that lets one browser in.
     """
@@ -117,7 +119,7 @@ def served(uri: str) -> Iterator[Callable[[], str]]:
     tokens: list[str] = []
     listening = open_socket("127.0.0.1", 0)
     server = DashboardServer(
-        Source(settings, spools=[]),
+        Source(settings, spools=spools or []),
         listening,
         user="ada",
         may_write=False,
@@ -387,3 +389,35 @@ def test_hostile_texts_do_nothing(
     assert visit.problems == []
     foreign = [one for one in asked if not one.startswith((visit.base, "data:", "blob:"))]
     assert foreign == []
+
+
+def test_a_page_is_loaded_again_when_its_run_is_over(
+    enter: Enter, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """
+    An open page of a run that goes on says how the run ended, at the place where it was read, and
+    is loaded no more after that.
+    """
+    folder = tmp_path_factory.mktemp("live")
+    prepare_schema(folder / "mlflow.db")
+    station = Station(folder, f"sqlite:///{folder / 'mlflow.db'}")
+    with served(station.tracking_uri, [folder / "spool"]) as address:
+        visit = enter(address)
+        loads: list[str] = []
+        with station.start("live") as log:
+            for step in range(5):
+                log.metric("fitness", step / 8, step=step)
+            wait_for(lambda: (told := station.state(log.run_uid)) and told.run_id, "the run")
+            page = visit.go(f"/runs/{log.run_uid}")
+            page.locator("#live").get_by_text("0.5000").first.wait_for()
+            page.on("load", lambda: loads.append(page.url))
+            page.set_viewport_size({"width": 1200, "height": 300})
+            page.evaluate("() => window.scrollTo(0, 200)")
+        page.locator("dl.facts").first.get_by_text("FINISHED").wait_for()
+        page.wait_for_function(SETTLED)
+        page.wait_for_function("() => window.scrollY === 200")
+        page.wait_for_timeout(2_000)  # a loop would have shown by now
+        assert page.locator("#live").count() == 0
+    station.stop()
+    assert loads == [page.url]
+    assert visit.problems == []

@@ -95,13 +95,18 @@ def stored(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Store
                         for step in range(5)
                     ),
                     Metric("phase/select/seconds", 1.5, 1_700_000_000_000, 0),
+                    *([Metric("trial/seconds", 0.25, 1_700_000_000_000, 0)] if number else []),
                 ],
                 [Param("rate", rate)],
             )
             if (number, repeat) == (1, 7):
                 client.set_tag(run_id, "allele.error.category", "numeric")
                 client.set_tag(run_id, "allele.error.type", "ZeroDivisionError")
-                client.set_tag(run_id, "allele.error.message", "division by zero")
+                client.set_tag(run_id, "allele.error.message", "division by <i>zero</i>")
+                client.set_tag(run_id, "allele.error.count", "3")
+                client.set_tag(run_id, "allele.ended_by", "exception")
+            if repeat == 0:
+                client.set_tag(run_id, "allele.alerts.active", str(number + 1))
             is_failed = (number, repeat) == (1, 7)
             client.set_terminated(
                 run_id, "FAILED" if is_failed else "FINISHED", end_time=1_700_000_002_000
@@ -172,7 +177,7 @@ def test_cells_of_an_execution(stored: Stored) -> None:
         {
             "category": "numeric",
             "error": "ZeroDivisionError",
-            "message": "division by zero",
+            "message": "division by <i>zero</i>",
             "runs": 1,
             "run_id": stored.cell_ids[-1],
         }
@@ -378,3 +383,42 @@ def test_a_history_is_chosen_by_its_link(stored: Stored) -> None:
     assert f'href="{path}?metric=score&amp;cell=rate%3D0.3' in page
     chosen = json_of(stored.app, f"/api{path}.json?metric=score&cell=rate%3D0.3")
     assert (chosen["metric"], chosen["cell"]) == ("score", "rate=0.3")
+
+
+def test_a_failed_run_says_why(stored: Stored) -> None:
+    """
+    What ended a run and its last error are told, as plain text; a run without errors has none.
+    """
+    path = f"/runs/{stored.cell_ids[-1]}"
+    found = json_of(stored.app, f"/api{path}.json")
+    assert found["ended_by"] == "exception"
+    assert found["errors"] == [
+        {
+            "category": "numeric",
+            "error": "ZeroDivisionError",
+            "message": "division by <i>zero</i>",
+            "count": 3,
+        }
+    ]
+    page = send(stored.app, path).text
+    assert page.index("division by &lt;i&gt;zero&lt;/i&gt;") < page.index("<h2>Metrics</h2>")
+    good = json_of(stored.app, f"/api/runs/{stored.cell_ids[0]}.json")
+    assert (good["ended_by"], good["errors"]) == (None, [])
+    assert "<h2>Errors</h2>" not in send(stored.app, f"/runs/{stored.cell_ids[0]}").text
+
+
+def test_alerts_of_an_execution_are_its_cells(stored: Stored) -> None:
+    """
+    An execution has as many active alerts as its cells have together.
+    """
+    found = json_of(stored.app, f"/api/executions/{stored.run_id}.json")
+    assert found["execution"]["active_alerts"] == 3
+
+
+def test_seconds_of_a_cell_are_its_trials(stored: Stored) -> None:
+    """
+    Cells took what their trials say; the time between a run's start and end where they say nothing.
+    """
+    rows = json_of(stored.app, f"/api/executions/{stored.run_id}.json")["cells"]["rows"]
+    assert {row["cell"]: row["seconds"] for row in rows} == {"rate=0.1": 2.0, "rate=0.3": 0.25}
+    assert "<code>trial/seconds</code>" in send(stored.app, f"/executions/{stored.run_id}").text

@@ -40,7 +40,7 @@ class LiveRuns:
         The events `look` (HTML of the run as it is now) and, once, `end`.
 
         Raises:
-            RefusalError: 503: too many are open.
+            RefusalError: 503: too many are open; 404: there is no such run.
         """
         if self._count >= MOST_STREAMS:
             raise RefusalError(503, f"{MOST_STREAMS} pages are kept up to date already: close one")

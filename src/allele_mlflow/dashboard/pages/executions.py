@@ -113,6 +113,27 @@ def with_counts(reader: Reader, executions: Iterable[Execution]) -> list[Executi
     return found
 
 
+def with_alerts(reader: Reader, one: Execution) -> Execution:
+    """
+    The same with the active alerts of its cells beside its own; None where no run says a number.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    if one.run_uid is None:
+        return one
+    told = reader.runs(
+        [one.experiment_id],
+        with_tags={tags.EXECUTION: one.run_uid, tags.KIND: tags.RunKind.CELL},
+        tag_keys=[ALERTS_TAG],
+        param_keys=[],
+        metric_keys=[],
+    ).tags
+    counts = [one.active_alerts, *map(whole_number, told["value"])]
+    known = [count for count in counts if count is not None]
+    return msgspec.structs.replace(one, active_alerts=sum(known) if known else None)
+
+
 def tags_by_run(pairs: pd.DataFrame) -> dict[str, dict[str, str]]:
     """
     Tags, or params, of each run.

@@ -4,6 +4,7 @@ One run: what it was told, what it measured, and how it is just now where it goe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,16 +22,19 @@ from allele_mlflow.dashboard.pages.page import PAIR_COLUMNS, Ask, Column, Kind, 
 from allele_mlflow.dashboard.pages.run_content import (
     AlertRow,
     Artifacts,
+    ErrorRow,
     MetricRow,
     Pair,
     PhaseRow,
     alert_rows,
     artifacts_of,
+    error_rows,
     metric_rows,
     pairs_of,
     phase_rows,
     usual_metric,
 )
+from allele_mlflow.dashboard.pages.run_phases import waiting_phases
 from allele_mlflow.dashboard.refusals import RefusalError
 from allele_mlflow.dashboard.source import Source
 from allele_mlflow.dashboard.views import Knobs, Option, Paged, page_of, sorted_rows
@@ -41,14 +45,17 @@ from allele_mlflow.tracking.artifact_listing import list_artifacts
 from allele_mlflow.tracking.frames import HISTORY, RunFrames
 from allele_mlflow.units import describe
 from allele_mlflow.watching.run_document import document
-from allele_mlflow.watching.run_look import find_waiting, look_at
+from allele_mlflow.watching.run_look import RunLook, find_waiting, look_at
 
 #: Readings of one metric that a figure is made of.
 MOST_READINGS = 100_000
 #: Runs that a static copy has pages of.
 MOST_COPIED = 300
 _ALERTS_TAG, _DELIVERY_TAG = "allele.alerts.active", "allele.delivery"
+_ENDED_BY_TAG = "allele.ended_by"
 _PARENT_TAG = "mlflow.parentRunId"
+#: What a spool calls a run (`queue.spool.new_uid`).
+_UID = re.compile("[0-9a-f]{16}")
 _DRAWN_RESOURCES = ("system/process_cpu_percent", "system/process_rss_megabytes")
 _GPU_END = "_utilization_percentage"
 
@@ -69,6 +76,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     parent_run_id: str | None = None
     started_ms: int | None = None
     seconds: float | None = None
+    ended_by: str | None = None
+    errors: list[ErrorRow] = []
     metric: str = ""
     params: list[Pair] = []
     tags: list[Pair] = []
@@ -95,6 +104,12 @@ PHASE_COLUMNS = (
     Column("rss_mb_max", "Memory at most, MB", Kind.NUMBER),
     Column("gpu_percent_mean", "GPU, %", Kind.NUMBER),
 )
+ERROR_COLUMNS = (
+    Column("category", "Category"),
+    Column("error", "Error", Kind.NAME),
+    Column("message", "Message"),
+    Column("count", "Errors in all", Kind.COUNT),
+)
 ALERT_COLUMNS = (
     Column("time", "Time", Kind.TIME),
     Column("severity", "Severity", Kind.STATUS),
@@ -117,14 +132,17 @@ def query(ask: Ask) -> Run:
         TrackingError: the store does not answer.
     """
     name = ask.params["run_id"]
-    told = _stored(ask, name)
-    own = tags_by_run(told.tags).get(name, {}) if told is not None else {}
+    told = _stored(ask.source, name)
+    own = next(iter(tags_by_run(told.tags).values()), {}) if told is not None else {}
     uid = own.get(tags.RUN_UID) if told is not None else name
-    live = live_document(ask.source, uid) if uid else None
+    look = _look(ask.source, uid) if uid else None
+    live = document(look) if look is not None else None
     if told is not None:
-        return _run_of(ask, told, own, live)
+        found = _run_of(ask, told, own, live)
+        rows = phase_rows(waiting_phases(look).metrics) if look is not None else []
+        return msgspec.structs.replace(found, phases=rows) if rows else found
     if live is None:
-        raise RefusalError(404, f"there is no run {name} in the store or in a spool")
+        raise _unknown(name)
     run = live["run"]
     return Run(
         run_id=name,
@@ -143,8 +161,7 @@ def live_document(source: Source, run_uid: str) -> dict[str, Any] | None:
     """
     How a run is that no store has whole yet; None where there is none.
     """
-    folder = find_waiting(source.spools(), run_uid)
-    look = look_at(folder) if folder is not None else None
+    look = _look(source, run_uid)
     return None if look is None else document(look)
 
 
@@ -153,21 +170,41 @@ def uid_of(source: Source, run_id: str) -> str:
     The uid of a run, which a spool knows it by; the id itself where the store does not know one.
 
     Raises:
+        RefusalError: 404: neither the store nor a spool knows the run.
         TrackingError: the store does not answer.
     """
-    if source.settings.is_offline:
+    if find_waiting(source.spools(), run_id) is not None:
         return run_id
-    with source.reader() as reader:
-        told = reader.runs(run_ids=[run_id], tag_keys=[tags.RUN_UID], param_keys=[], metric_keys=[])
-    return str(told.tags["value"].iloc[0]) if len(told.tags) else run_id
+    told = _stored(source, run_id)
+    if told is None:
+        raise _unknown(run_id)
+    own = next(iter(tags_by_run(told.tags).values()), {})
+    return own.get(tags.RUN_UID, run_id)
 
 
-def _stored(ask: Ask, run_id: str) -> RunFrames | None:
-    if ask.source.settings.is_offline:
+def _look(source: Source, run_uid: str) -> RunLook | None:
+    folder = find_waiting(source.spools(), run_uid)
+    return look_at(folder) if folder is not None else None
+
+
+def _stored(source: Source, run_id: str) -> RunFrames | None:
+    """
+    A run by the store's id, or by the uid of its spool; None where the store has none.
+    """
+    if source.settings.is_offline:
         return None
-    with ask.source.reader() as reader:
+    with source.reader() as reader:
         told = reader.runs(run_ids=[run_id])
+        if not len(told.runs) and _UID.fullmatch(run_id):
+            named = reader.runs(
+                with_tags={tags.RUN_UID: run_id}, tag_keys=[], param_keys=[], metric_keys=[]
+            ).runs["run_id"]
+            told = reader.runs(run_ids=list(named[:1])) if len(named) else told
     return told if len(told.runs) else None
+
+
+def _unknown(run_id: str) -> RefusalError:
+    return RefusalError(404, f"there is no run {run_id} in the store or in a spool")
 
 
 def _run_of(ask: Ask, told: RunFrames, own: dict[str, str], live: dict[str, Any] | None) -> Run:
@@ -190,6 +227,8 @@ def _run_of(ask: Ask, told: RunFrames, own: dict[str, str], live: dict[str, Any]
         parent_run_id=own.get(_PARENT_TAG),
         started_ms=milliseconds(row.start_time),
         seconds=seconds_between(row.start_time, row.end_time),
+        ended_by=own.get(_ENDED_BY_TAG),
+        errors=error_rows(own),
         metric=view.options["metric"] or usual_metric(rows),
         params=pairs_of(told.params),
         tags=pairs_of(told.tags),
@@ -241,10 +280,10 @@ def _metric_figure(ask: Ask, is_dark: bool) -> Any:
     """
     The history of one metric.
     """
-    run_id = ask.params["run_id"]
-    told = _stored(ask, run_id)
+    told = _stored(ask.source, ask.params["run_id"])
     if told is None:
         return None
+    run_id = str(told.runs["run_id"].iloc[0])
     rows = metric_rows(told.metrics)
     metric = ask.view.options["metric"] or usual_metric(rows)
     pages, count = [], 0
@@ -269,10 +308,10 @@ def _timeline_figure(ask: Ask, is_dark: bool) -> Any:
     """
     Phases, alerts and resources on one axis of time.
     """
-    run_id = ask.params["run_id"]
-    told = _stored(ask, run_id)
+    told = _stored(ask.source, ask.params["run_id"])
     if told is None:
         return None
+    run_id = str(told.runs["run_id"].iloc[0])
     keys = [
         key
         for key in map(str, told.metrics["key"])
@@ -281,13 +320,21 @@ def _timeline_figure(ask: Ask, is_dark: bool) -> Any:
     with ask.source.reader() as reader:
         samples = whole_histories(reader, [run_id], keys)
     uri = ask.source.tracking_uri
-    phases = read_phases(uri, [run_id])
     own = tags_by_run(told.tags).get(run_id, {})
+    look = _look(ask.source, own[tags.RUN_UID]) if tags.RUN_UID in own else None
+    phases = waiting_phases(look).rows if look is not None else None
+    if phases is None or not len(phases):
+        phases = read_phases(uri, [run_id])
     alerts = read_alerts(uri, [run_id] if _ALERTS_TAG in own else [])
     if not (len(phases) or len(samples)):
         return None
     began_ms = milliseconds(told.runs["start_time"].iloc[0])
-    return run_timeline(phases, samples, alerts, began_ms=began_ms, is_dark=is_dark)
+    figure = run_timeline(phases, samples, alerts, began_ms=began_ms, is_dark=is_dark)
+    seconds = seconds_between(told.runs["start_time"].iloc[0], told.runs["end_time"].iloc[0])
+    if began_ms is not None and seconds is not None:
+        # not a fixed range: what was logged outside of the run's time is drawn too
+        figure.update_xaxes(autorangeoptions={"include": [0, seconds]})
+    return figure
 
 
 def _instances(source: Source) -> Iterator[Params]:
@@ -309,6 +356,7 @@ PAGE = Page(
     template="run.html",
     columns={
         "metrics": METRIC_COLUMNS,
+        "errors": ERROR_COLUMNS,
         "phases": PHASE_COLUMNS,
         "alerts": ALERT_COLUMNS,
         "pairs": PAIR_COLUMNS,

@@ -4,12 +4,13 @@ What a run's page says: params, metrics, phases, alerts, files, delivery.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import pandas as pd
 
+from allele_mlflow.numerals import whole_number
 from allele_mlflow.records import SEVERITIES
 from allele_mlflow.tracking.artifact_listing import ArtifactListing
 from allele_mlflow.units import describe
@@ -19,6 +20,7 @@ MOST_PAIRS = 1000
 MOST_PHASES = 200
 MOST_ALERTS = 200
 PHASE_PREFIX = "phase/"
+ERROR_TAG = "allele.error.category"
 
 
 class Pair(msgspec.Struct, frozen=True):
@@ -69,6 +71,17 @@ class AlertRow(msgspec.Struct, frozen=True, kw_only=True):
     phase: str
     step: int | None
     status: str
+
+
+class ErrorRow(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The error that a run names as its last, or as its end; `count` is of all its errors.
+    """
+
+    category: str
+    error: str
+    message: str
+    count: int | None
 
 
 class Artifact(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,6 +158,22 @@ def alert_rows(documents: Iterable[dict[str, Any]]) -> list[AlertRow]:
     rows = [_alert(one) for document in documents for one in document.get("alerts", [])]
     order: dict[str, int] = {severity: place for place, severity in enumerate(SEVERITIES)}
     return sorted(rows, key=lambda row: -order.get(row.severity, 0))[:MOST_ALERTS]
+
+
+def error_rows(own: Mapping[str, str]) -> list[ErrorRow]:
+    """
+    The error that the tags of a run tell of; empty where they tell of none.
+    """
+    if ERROR_TAG not in own:
+        return []
+    return [
+        ErrorRow(
+            category=own[ERROR_TAG],
+            error=own.get("allele.error.type", ""),
+            message=own.get("allele.error.message", ""),
+            count=whole_number(own.get("allele.error.count")),
+        )
+    ]
 
 
 def artifacts_of(listing: ArtifactListing) -> Artifacts:

@@ -17,6 +17,7 @@ from allele_mlflow.dashboard.pages.executions import (
     executions_of,
     read_executions,
     tags_by_run,
+    with_alerts,
     with_counts,
 )
 from allele_mlflow.dashboard.pages.page import Ask, Column, Kind, Page, Params
@@ -144,7 +145,7 @@ def find_execution(reader: Reader, run_id: str) -> Execution:
     found = executions_of(told)
     if not found or tags_by_run(told.tags).get(run_id, {}).get(tags.KIND) != tags.RunKind.SUITE:
         raise RefusalError(404, f"there is no execution of a suite {run_id}")
-    return with_counts(reader, found)[0]
+    return with_alerts(reader, with_counts(reader, found)[0])
 
 
 def _chosen(ask: Ask, reader: Reader, execution: Execution, facts: SuiteFacts) -> str:

@@ -25,13 +25,16 @@ from allele_mlflow.dashboard.views import View
 from allele_mlflow.expressions import parse_expression
 from allele_mlflow.tracking.frames import Reader
 
+#: What a trial took, without the making and closing of its run.
+SECONDS = "trial/seconds"
 _COLUMNS = ("cell", "cell_key", "repeat", "attempt", "error_category")
 
 
 class CellRow(msgspec.Struct, frozen=True, kw_only=True):
     """
     A cell, or a group of cells. `low` and `high` hold its median with 95 %; None where there are
-    too few values. `seconds` is the median of its repeats.
+    too few values. `seconds` is the median of its repeats, each by what its trial took, or by the
+    time from its run's start to its end where the trial did not say it.
     """
 
     cell: str
@@ -59,13 +62,15 @@ class CellRuns:
             metric: Its key.
         """
         self.frames = frames
-        values = frames.metrics[frames.metrics["key"] == metric].set_index("run_id")["value"]
+        values = _values_of(frames, metric)
         runs = counted_runs(frames.runs)
+        trial_seconds = runs["run_id"].map(_values_of(frames, SECONDS)).astype("float64")
         is_good = ~runs["is_failed"].astype(bool)
         self.runs = runs.assign(
             is_good=is_good,
             cell=runs["cell"].where(runs["cell"].notna(), runs["cell_key"]).fillna(""),
             cell_key=runs["cell_key"].fillna(""),
+            seconds=trial_seconds.fillna(runs["seconds"]),
             value=runs["run_id"].map(values).where(is_good).astype("float64"),
         )
         self.running_count = int(frames.runs["is_failed"].isna().sum())
@@ -166,7 +171,7 @@ def read_cells(reader: Reader, execution: Execution, metric: str, view: View) ->
         [execution.experiment_id],
         with_tags={tags.EXECUTION: execution.run_uid or "", tags.KIND: tags.RunKind.CELL},
         param_keys=params,
-        metric_keys=[metric] if metric else [],
+        metric_keys=sorted({metric, SECONDS} - {""}),
         columns=_COLUMNS,
     )
     if view.filter and len(frames.runs):
@@ -181,6 +186,13 @@ def sort_value(row: CellRow, name: str) -> Any:
     """
     value = getattr(row, name)
     return param_value(value) if name == "cell" and row.cells > 1 else value
+
+
+def _values_of(frames: ExperimentFrames, key: str) -> pd.Series[Any]:
+    """
+    What each run says of a metric.
+    """
+    return frames.metrics[frames.metrics["key"] == key].set_index("run_id")["value"]
 
 
 def _number(value: Any) -> float | None:

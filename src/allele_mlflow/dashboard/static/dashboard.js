@@ -71,13 +71,22 @@
     });
     events.addEventListener("end", () => {
       events.close();
-      element.dataset.ended = "yes";
+      // once: the server gives no stream to the page of a run that is over
+      history.replaceState([window.scrollX, window.scrollY], "");
+      location.reload();
     });
   }
 
+  // figures make the page longer after the browser has been back at its place
+  function scrollBack() {
+    if (!history.state) return;
+    window.scrollTo(...history.state);
+    history.replaceState(null, "");
+  }
+
   const figures = [...document.querySelectorAll("figure[data-figure]")];
-  const drawAll = () => figures.forEach(draw);
-  drawAll();
+  const drawAll = () => Promise.all(figures.map(draw));
+  drawAll().then(scrollBack);
   dark.addEventListener("change", drawAll);
   narrow.addEventListener("change", drawAll);
   document.querySelectorAll("[data-live]").forEach(follow);
