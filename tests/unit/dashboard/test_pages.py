@@ -15,7 +15,6 @@ from allele_mlflow.dashboard.api import description
 from allele_mlflow.dashboard.catalogue import PAGES
 from allele_mlflow.dashboard.export import FileAddresses, file_name
 from allele_mlflow.dashboard.looks import look_of, sparkline
-from allele_mlflow.dashboard.pages.executions import whole_number
 from allele_mlflow.dashboard.pages.page import Kind
 from allele_mlflow.dashboard.recent import RecentAnswers
 from allele_mlflow.dashboard.rendering import write_moment, write_value
@@ -139,16 +138,6 @@ def test_moments_that_are_none() -> None:
     A text in the place of a time is shown, not believed.
     """
     assert write_moment("<b>") == "<b>"
-
-
-@pytest.mark.parametrize(
-    ("text", "number"), [("3", 3), ("-3", None), ("٣", None), ("9" * 30, None)]
-)
-def test_counts_in_tags(text: str, number: int | None) -> None:
-    """
-    A tag that is no count is none.
-    """
-    assert whole_number(text) == number
 
 
 def test_static_files_are_named_one_by_one() -> None:

@@ -85,13 +85,15 @@ class CellRuns:
         runs = self.runs if by is None else self.runs.assign(cell=by, cell_key=by)
         if not len(runs):
             return []
+        # two values may be too large for the sum that their median is half of
+        runs = runs.assign(half=runs["value"] / 2.0)
         grouped = runs.iloc[::-1].groupby("cell_key", sort=False)
         found = grouped.agg(
             cell=("cell", "first"),
             repeats=("is_good", "size"),
             finished=("is_good", "sum"),
             values=("value", "count"),
-            median=("value", "median"),
+            half=("half", "median"),
             seconds=("seconds", "median"),
         )
         cells = self.runs.iloc[::-1].groupby(runs["cell_key"].iloc[::-1], sort=False)["cell_key"]
@@ -105,7 +107,7 @@ class CellRuns:
                 finished=int(row.finished),
                 failed=int(row.repeats - row.finished),
                 values=int(row.values),
-                median=_number(row.median),
+                median=_number(2.0 * row.half),
                 low=None,
                 high=None,
                 seconds=_number(row.seconds),
