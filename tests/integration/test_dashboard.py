@@ -8,9 +8,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlencode
 
 import msgspec
 import pytest
+from markupsafe import escape
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from starlette.types import ASGIApp
@@ -194,6 +196,24 @@ def test_cells_can_be_filtered_sorted_and_grouped(stored: Stored) -> None:
         ("0.1", 1, 8),
     ]
     assert send(stored.app, f"{path}?filter=size+>+1").status_code == 400
+
+
+@pytest.mark.parametrize("page", ["executions", "experiments"])
+def test_a_wrong_filter_can_be_put_right(stored: Stored, page: str) -> None:
+    """
+    What means nothing in a page's form is refused together with the form as it was filled in.
+    """
+    path = {
+        "executions": f"/executions/{stored.run_id}",
+        "experiments": f"/experiments/{stored.experiment_id}/runs",
+    }[page]
+    for wrong in ("size = 10", '"><b', "colour == 1"):
+        answer = send(stored.app, f"{path}?{urlencode({'filter': wrong, 'group': 'rate'})}")
+        assert answer.status_code == 400
+        assert f'name="filter" value="{escape(wrong)}"' in answer.text
+        assert 'name="group" value="rate"' in answer.text
+        assert f'action="{path}"' in answer.text
+        assert f'<a href="{path}">This page without it</a>' in answer.text
 
 
 def test_runs_in_pages(stored: Stored) -> None:

@@ -193,3 +193,15 @@ def test_what_means_nothing_is_told(
     assert words in answer.text
     told = send(app, f"/api/compare.json?{query_of(*given, **more)}")
     assert (told.status_code, set(told.json())) == (400, {"error", "detail"})
+
+
+def test_a_wrong_selection_can_be_put_right(app: ASGIApp) -> None:
+    """
+    With the refusal comes the form, with every selection as it was written.
+    """
+    for given in (("sorting", "sorting~9", "sorting~1"), ("sorting", "nosuch"), ("sorting",)):
+        answer = send(app, f"/compare?{query_of(*given)}")
+        assert answer.status_code in (400, 404)
+        assert f'name="base" value="{given[0]}"' in answer.text
+        for one in (*given[1:], ""):
+            assert f'name="with" value="{one}"' in answer.text

@@ -147,8 +147,10 @@ class Action:
         path: Where the form is sent to, values in braces.
         perform: Does it, as the visitor of that name, with the form's fields; returns the path of
             the page to go to. May block.
+        page: The path of the page that has the form.
     """
 
     name: str
     path: str
     perform: Callable[[Source, Params, Mapping[str, str], str], str]
+    page: str
