@@ -216,6 +216,23 @@ def test_a_wrong_filter_can_be_put_right(stored: Stored, page: str) -> None:
         assert f'<a href="{path}">This page without it</a>' in answer.text
 
 
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("group=nosuch", "no run has a param or tag 'nosuch'"),
+        ("metric=nosuch", "no run has a metric 'nosuch'"),
+        ("sort=-metric.nosuch", "no run has a metric 'nosuch'"),
+        ("sort=param.nosuch", "no run has a param 'nosuch'"),
+    ],
+)
+def test_names_that_no_run_has(stored: Stored, query: str, words: str) -> None:
+    """
+    To sort or group runs by what none of them has is refused.
+    """
+    answer = send(stored.app, f"/api/experiments/{stored.experiment_id}/runs.json?{query}")
+    assert (answer.status_code, answer.json()["detail"]) == (400, words)
+
+
 def test_runs_in_pages(stored: Stored) -> None:
     """
     The runs of an experiment come in pages, sorted by a metric, found by name and status.
