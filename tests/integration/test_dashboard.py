@@ -352,6 +352,19 @@ def test_a_store_that_is_away(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []  # and nothing was made
 
 
+def test_before_the_first_run(tmp_path: Path) -> None:
+    """
+    Where nothing was logged yet, pages say how to begin, and lead to none that says no more.
+    """
+    app = dashboard_of(tmp_path / "none.db")
+    for path in ("/", "/compare", "/alerts", "/retention", "/api/suites.json"):
+        answer = send(app, path)
+        assert answer.status_code == 503, path
+        assert "allele-mlflow run SUITE makes it" in answer.text, path
+        assert "To the first page" not in answer.text, path
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_description_fits_the_answers(stored: Stored) -> None:
     """
     Every page is described, with the schema of what it says.

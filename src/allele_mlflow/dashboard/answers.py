@@ -50,10 +50,11 @@ class Answers:
         async def answer(request: Request) -> Response:
             try:
                 return await shown(request)
-            except RefusalError as exc:
-                return self._refused(request, page, exc)
-            except AlleleMlflowError as exc:
-                return self._refused(request, page, refusal_of(exc))
+            except (RefusalError, AlleleMlflowError) as exc:
+                refusal = exc if isinstance(exc, RefusalError) else refusal_of(exc)
+                if not _is_of_form(request, page, refusal):
+                    raise
+                return self._refused(request, page, refusal)
 
         async def shown(request: Request) -> Response:
             ask = self._ask(request, page.knobs)
@@ -117,24 +118,19 @@ class Answers:
                 path = await self._source.ask(
                     lambda: action.perform(self._source, params, form, visitor.name)
                 )
-            except RefusalError as exc:
-                raise _with_way_back(exc, action, params, form) from exc
-            except AlleleMlflowError as exc:
-                raise _with_way_back(refusal_of(exc), action, params, form) from exc
+            except (RefusalError, AlleleMlflowError) as exc:
+                refusal = exc if isinstance(exc, RefusalError) else refusal_of(exc)
+                if refusal.status >= 500:
+                    raise
+                raise _with_way_back(refusal, action, params, form) from exc
             return RedirectResponse(f"{request.scope.get('root_path', '')}{path}", 303)
 
         return answer
 
     def _refused(self, request: Request, page: Page, refusal: RefusalError) -> Response:
         """
-        Why the page is not shown: with its form, where other words in it could be answered.
-
-        Raises:
-            RefusalError: where the form has no part in it.
+        Why the page is not shown, with its form as it was filled in.
         """
-        is_asked = bool(request.query_params) and not page.param_names
-        if refusal.status != 400 and not (refusal.status == 404 and is_asked):
-            raise refusal
         text = render_refusal_page(
             refusal,
             ServerAddresses(request.scope.get("root_path", "")),
@@ -159,6 +155,15 @@ def json_response(body: bytes) -> Response:
 
 def _params_of(request: Request) -> Params:
     return {name: str(value) for name, value in request.path_params.items()}
+
+
+def _is_of_form(request: Request, page: Page, refusal: RefusalError) -> bool:
+    """
+    Whether a page could be shown if its form was filled in otherwise.
+    """
+    if refusal.status == 404:
+        return bool(request.query_params) and not page.param_names
+    return refusal.status == 400
 
 
 def _with_way_back(
