@@ -117,6 +117,9 @@ def test_three_are_ranked(app: ASGIApp) -> None:
     text = send(app, "/compare?" + query_of("sorting~2", "sorting~1", "sorting")).text
     assert "Ranks by score" in text
     assert "Friedman: p =" in text
+    sides = text.partition("What is compared</caption>")[2].partition("</table>")[0]
+    for one in ("sorting~2", "sorting~1", "sorting"):  # as it was written
+        assert f'<td class="name">{one}</td>' in sides
 
 
 def test_rows_are_chosen_and_sorted(app: ASGIApp) -> None:

@@ -70,6 +70,7 @@ class _Found(NamedTuple):
 
 SIDE_COLUMNS = (
     Column("role", "Side"),
+    Column("selection", "Selection", Kind.NAME),
     Column("label", "Runs of", Kind.NAME),
     Column("runs", "Runs", Kind.COUNT),
     Column("failed", "Failed", Kind.COUNT),
