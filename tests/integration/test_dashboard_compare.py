@@ -148,6 +148,17 @@ def test_an_experiment_leads_to_its_newest_executions(app: ASGIApp) -> None:
     assert found["verdicts"]["better"] == 0
 
 
+def test_why_stands_below_the_verdict(app: ASGIApp) -> None:
+    """
+    Each verdict has its reason in its own cell, so that the table fits on a usual screen.
+    """
+    query = query_of("sorting~2", "sorting", metric="score")
+    reason = json_of(app, f"/api/compare.json?{query}")["rows"]["rows"][0]["reason"]
+    text = send(app, f"/compare?{query}").text
+    assert f'<span class="below">{reason}</span>' in text
+    assert '<main id="main" class="wide"' in text
+
+
 def test_differences_are_drawn(app: ASGIApp) -> None:
     """
     The figure has a row for each cell, in the metric's unit where there is one metric alone.
