@@ -8,9 +8,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlencode
 
 import msgspec
 import pytest
+from markupsafe import escape
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from starlette.types import ASGIApp
@@ -201,6 +203,41 @@ def test_cells_can_be_filtered_sorted_and_grouped(stored: Stored) -> None:
     assert send(stored.app, f"{path}?filter=size+>+1").status_code == 400
 
 
+@pytest.mark.parametrize("page", ["executions", "experiments"])
+def test_a_wrong_filter_can_be_put_right(stored: Stored, page: str) -> None:
+    """
+    What means nothing in a page's form is refused together with the form as it was filled in.
+    """
+    path = {
+        "executions": f"/executions/{stored.run_id}",
+        "experiments": f"/experiments/{stored.experiment_id}/runs",
+    }[page]
+    for wrong in ("size = 10", '"><b', "colour == 1"):
+        answer = send(stored.app, f"{path}?{urlencode({'filter': wrong, 'group': 'rate'})}")
+        assert answer.status_code == 400
+        assert f'name="filter" value="{escape(wrong)}"' in answer.text
+        assert 'name="group" value="rate"' in answer.text
+        assert f'action="{path}"' in answer.text
+        assert f'<a href="{path}">This page without it</a>' in answer.text
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("group=nosuch", "no run has a param or tag 'nosuch'"),
+        ("metric=nosuch", "no run has a metric 'nosuch'"),
+        ("sort=-metric.nosuch", "no run has a metric 'nosuch'"),
+        ("sort=param.nosuch", "no run has a param 'nosuch'"),
+    ],
+)
+def test_names_that_no_run_has(stored: Stored, query: str, words: str) -> None:
+    """
+    To sort or group runs by what none of them has is refused.
+    """
+    answer = send(stored.app, f"/api/experiments/{stored.experiment_id}/runs.json?{query}")
+    assert (answer.status_code, answer.json()["detail"]) == (400, words)
+
+
 def test_runs_in_pages(stored: Stored) -> None:
     """
     The runs of an experiment come in pages, sorted by a metric, found by name and status.
@@ -318,6 +355,19 @@ def test_a_store_that_is_away(tmp_path: Path) -> None:
         assert send(app, "/delivery").status_code == 200
         assert send(app, "/runs/x/artifacts/y").status_code == 503
     assert list(tmp_path.iterdir()) == []  # and nothing was made
+
+
+def test_before_the_first_run(tmp_path: Path) -> None:
+    """
+    Where nothing was logged yet, pages say how to begin, and lead to none that says no more.
+    """
+    app = dashboard_of(tmp_path / "none.db")
+    for path in ("/", "/compare", "/alerts", "/retention", "/api/suites.json"):
+        answer = send(app, path)
+        assert answer.status_code == 503, path
+        assert "allele-mlflow run SUITE makes it" in answer.text, path
+        assert "To the first page" not in answer.text, path
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_description_fits_the_answers(stored: Stored) -> None:

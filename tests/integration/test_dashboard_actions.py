@@ -153,6 +153,7 @@ def test_what_a_form_must_say(
     answer = promoted(app, **fields)
     assert answer.status_code == status
     assert words in answer.text
+    assert f'href="{version_path(2, "persona", "gate")}' in answer.text  # where it can be mended
     assert entries(place) == before
 
 

@@ -117,6 +117,9 @@ def test_three_are_ranked(app: ASGIApp) -> None:
     text = send(app, "/compare?" + query_of("sorting~2", "sorting~1", "sorting")).text
     assert "Ranks by score" in text
     assert "Friedman: p =" in text
+    sides = text.partition("What is compared</caption>")[2].partition("</table>")[0]
+    for one in ("sorting~2", "sorting~1", "sorting"):  # as it was written
+        assert f'<td class="name">{one}</td>' in sides
 
 
 def test_rows_are_chosen_and_sorted(app: ASGIApp) -> None:
@@ -143,6 +146,17 @@ def test_an_experiment_leads_to_its_newest_executions(app: ASGIApp) -> None:
     found = json_of(app, link.replace("&amp;", "&").replace("/compare?", "/api/compare.json?"))
     assert [one["runs"] for one in found["sides"]] == [16, 16]
     assert found["verdicts"]["better"] == 0
+
+
+def test_why_stands_below_the_verdict(app: ASGIApp) -> None:
+    """
+    Each verdict has its reason in its own cell, so that the table fits on a usual screen.
+    """
+    query = query_of("sorting~2", "sorting", metric="score")
+    reason = json_of(app, f"/api/compare.json?{query}")["rows"]["rows"][0]["reason"]
+    text = send(app, f"/compare?{query}").text
+    assert f'<span class="below">{reason}</span>' in text
+    assert '<main id="main" class="wide"' in text
 
 
 def test_differences_are_drawn(app: ASGIApp) -> None:
@@ -193,3 +207,15 @@ def test_what_means_nothing_is_told(
     assert words in answer.text
     told = send(app, f"/api/compare.json?{query_of(*given, **more)}")
     assert (told.status_code, set(told.json())) == (400, {"error", "detail"})
+
+
+def test_a_wrong_selection_can_be_put_right(app: ASGIApp) -> None:
+    """
+    With the refusal comes the form, with every selection as it was written.
+    """
+    for given in (("sorting", "sorting~9", "sorting~1"), ("sorting", "nosuch"), ("sorting",)):
+        answer = send(app, f"/compare?{query_of(*given)}")
+        assert answer.status_code in (400, 404)
+        assert f'name="base" value="{given[0]}"' in answer.text
+        for one in (*given[1:], ""):
+            assert f'name="with" value="{one}"' in answer.text

@@ -236,6 +236,19 @@ def test_what_is_not_there(app: ASGIApp, path: str) -> None:
         assert send(app, f"/api{plain}.json?{query}").status_code == 404
 
 
+def test_the_registry_is_named(app: ASGIApp) -> None:
+    """
+    The list of models says which registry it is of, without a password.
+    """
+    told = json_of(app, "/api/registry.json")["registry"]
+    assert told.startswith("sqlite:///")
+    assert f"<code>{told}</code>" in send(app, "/registry").text
+    uri = "postgresql://ada:geheim@db/registry"
+    source = Source(settings_module.load({"model_registry_uri": uri}, environ={}))
+    assert "db/registry" in source.registries.address
+    assert "geheim" not in source.registries.address
+
+
 def test_no_registry_is_made_by_looking(tmp_path: Path, empty_store: Path) -> None:
     """
     Where there is no registry yet, or it is switched off, the pages say so, and none is made.

@@ -118,6 +118,7 @@ def test_where_nothing_can_be_told_nothing_goes(tmp_path: Path, place: Place) ->
     app = dashboard_of(place.settings.tracking_uri)
     found = json_of(app, "/api/retention.json?older_than_days=0")
     assert (found["runs"]["rows"], "there is no registry" in found["problem"]) == ([], True)
+    assert found["problem"].endswith("Where there never was one: Registry, none")  # no --option
     found = json_of(app, "/api/retention.json?older_than_days=0&registry=none")
     assert found["problem"] is None
     assert found["command"] == "allele-mlflow gc --older-than 0 --no-registry"

@@ -242,6 +242,21 @@ def test_default_file_is_named_after_what_it_is_of(store: Store) -> None:
     assert (store.folder / "report-up-and-away.html").is_file()
 
 
+def test_folders_of_files_are_made(store: Store) -> None:
+    """
+    A file in a folder that is not there yet is written with it; where it cannot be, that is told.
+    """
+    store.add(AXES, noisy(), repeats=2)
+    made = run(store.folder, "report", "sorting", "--output", "x/z.html", "--markdown", "x/w/z.md")
+    assert made.returncode == 0, made.stdout
+    assert (store.folder / "x/z.html").is_file()
+    assert (store.folder / "x/w/z.md").is_file()
+    for option in ("--output", "--markdown"):
+        refused = run(store.folder, "report", "sorting", option, "mlflow.db/z")
+        assert refused.returncode == ExitCode.USAGE
+        assert "mlflow.db/z" in refused.stdout + refused.stderr
+
+
 @pytest.mark.parametrize("name", ["nothing", "sorting~7", "sorting[size == 10]"])
 def test_what_is_not_there(store: Store, name: str) -> None:
     """

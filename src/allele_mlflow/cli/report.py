@@ -58,7 +58,8 @@ def report(
     run its phases, resources, alerts, errors and delivery; one of an experiment its executions and
     the trend of their objectives.
 
-    Exit code 2: there is no such suite, run or experiment; 6: the store was unreachable.
+    Exit code 2: there is no such suite, run or experiment, or the file cannot be written; 6: the
+    store was unreachable.
     """
     settings = settings_module.load({"tracking_uri": tracking_uri})
     with Progress() as progress:
@@ -113,12 +114,26 @@ def _write(page: Page, name: str, output: Path | None, markdown: Path | None) ->
         if str(markdown) == "-":
             say(text.rstrip("\n"))
         else:
-            markdown.write_text(text, encoding="utf-8")
+            _save(markdown, text)
         if output is None:
             return []
     path = output or Path(f"report-{_file_name(name)}.html")
-    path.write_text(write_report(page), encoding="utf-8")
+    _save(path, write_report(page))
     return [path]
+
+
+def _save(path: Path, text: str) -> None:
+    """
+    Write a file, and its folder where there is none.
+
+    Raises:
+        UsageError: it cannot be written there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise click.UsageError(shown(f"{path}: cannot be written: {exc}")) from exc
 
 
 def _file_name(name: str) -> str:

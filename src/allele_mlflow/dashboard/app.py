@@ -56,8 +56,8 @@ def make_app(source: Source, entrance: Entrance, *, hosts: Collection[str] | Non
     app = Starlette(
         routes=routes,
         exception_handlers={
-            RefusalError: _tell_refusal,
-            AlleleMlflowError: _tell_error,
+            RefusalError: partial(_tell_refusal, source),
+            AlleleMlflowError: partial(_tell_error, source),
             HTTPException: _tell_missing,
             Exception: _tell_mistake,
         },
@@ -83,17 +83,18 @@ async def _send_description(request: Request) -> Response:
     return json_response(description(PAGES, request.scope.get("root_path", "")))
 
 
-async def _tell_refusal(request: Request, exc: Exception) -> Response:
+async def _tell_refusal(source: Source, request: Request, exc: Exception) -> Response:
     assert isinstance(exc, RefusalError)
-    return render_refusal(request, exc)
+    problem = source.problem() if exc.status == 503 else None
+    return render_refusal(request, RefusalError(503, problem) if problem is not None else exc)
 
 
-async def _tell_error(request: Request, exc: Exception) -> Response:
+async def _tell_error(source: Source, request: Request, exc: Exception) -> Response:
     assert isinstance(exc, AlleleMlflowError)
     refusal = refusal_of(exc)
     if refusal.status == 500:
         _logger.error("%s: %s", request.url.path, exc)
-    return render_refusal(request, refusal)
+    return await _tell_refusal(source, request, refusal)
 
 
 async def _tell_missing(request: Request, exc: Exception) -> Response:

@@ -31,13 +31,15 @@ TITLES = {
 
 class RefusalError(Exception):
     """
-    A request that is answered with an error. `status` is HTTP's, `text` is for a person.
+    A request that is answered with an error. `status` is HTTP's, `text` is for a person, `back` a
+    path of ours at which it can be put right.
     """
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status: int, text: str, *, back: str = "") -> None:
         super().__init__(text)
         self.status = status
         self.text = text
+        self.back = back
 
     @property
     def title(self) -> str:

@@ -49,6 +49,13 @@ class RegistrySource:
                 self._client = open_client(self._settings)
         return Registry(self._client, by=by)
 
+    @property
+    def address(self) -> str:
+        """
+        Where it is, without secrets.
+        """
+        return mask_secrets(self._settings.model_registry_uri)
+
     def problem(self) -> str | None:
         """
         Why there is no registry to look into; None where there is one.
@@ -59,7 +66,7 @@ class RegistrySource:
         path = sqlite_path(settings.model_registry_uri)
         if path is not None and not path.exists():
             return (
-                f"there is no registry at {mask_secrets(settings.model_registry_uri)} yet: "
-                "allele-mlflow registry register makes it"
+                f"there is no registry at {self.address} yet: allele-mlflow registry register "
+                "makes it"
             )
         return None

@@ -100,12 +100,18 @@ def render_refusal(request: Request, refusal: RefusalError) -> Response:
     return HTMLResponse(render_refusal_page(refusal, addresses), refusal.status)
 
 
-def render_refusal_page(refusal: RefusalError, addresses: Addresses) -> str:
+def render_refusal_page(refusal: RefusalError, addresses: Addresses, **asked: Any) -> str:
     """
     An error as a page.
+
+    Args:
+        refusal: Why.
+        addresses: How it refers to others.
+        asked: `page`, `params`, `view` and `pages` of a page whose form could not be answered: it
+            is shown as it was filled in.
     """
     template = _environment().get_template("refusal.html")
-    return template.render(refusal=refusal, to=addresses, version=__version__)
+    return template.render(refusal=refusal, to=addresses, version=__version__, **asked)
 
 
 def is_api(request: Request) -> bool:

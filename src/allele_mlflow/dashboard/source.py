@@ -20,9 +20,10 @@ from allele_mlflow.dashboard.registries import RegistrySource
 from allele_mlflow.errors import AlleleMlflowError
 from allele_mlflow.references import Stage
 from allele_mlflow.registry.gates import Policy
-from allele_mlflow.settings import Settings
+from allele_mlflow.settings import Settings, mask_secrets
 from allele_mlflow.tracking.frames import Reader
 from allele_mlflow.tracking.reader import load_client, open_reader
+from allele_mlflow.tracking.schema import sqlite_path
 from allele_mlflow.watching.spools import find_all_spools
 
 T = TypeVar("T")
@@ -73,6 +74,19 @@ class Source:
         The store's address.
         """
         return self.settings.tracking_uri
+
+    def problem(self) -> str | None:
+        """
+        Why there is no store to look into, and what to do; None where there may be one.
+        """
+        path = sqlite_path(self.tracking_uri)
+        if path is None or path.exists():
+            return None
+        return (
+            f"there is no store at {mask_secrets(self.tracking_uri)} yet: allele-mlflow run SUITE "
+            "makes it, or the first run that is logged; allele-mlflow dashboard --tracking-uri "
+            "looks into another one"
+        )
 
     async def ask(self, question: Callable[[], T]) -> T:
         """

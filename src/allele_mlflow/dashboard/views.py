@@ -185,6 +185,29 @@ def parse_view(pairs: Iterable[tuple[str, str]], knobs: Knobs) -> View:
     )
 
 
+def typed_view(pairs: Iterable[tuple[str, str]], knobs: Knobs) -> View:
+    """
+    What a URL's query says, whether it means something or not: to show a form as it was filled in.
+    """
+    given = [(name, value[:LONGEST_TEXT].strip()) for name, value in pairs]
+    last = dict(given)
+    return View(
+        filter=last.get(FILTER, ""),
+        find=last.get(FIND, ""),
+        group=last.get(GROUP, ""),
+        options={
+            one.name: last.get(one.name, one.default)
+            for one in knobs.options
+            if not one.is_repeated
+        },
+        lists={
+            one.name: [value for name, value in given if name == one.name and value]
+            for one in knobs.options
+            if one.is_repeated
+        },
+    )
+
+
 class Paged(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """
     The rows of one page, and of how many.

@@ -70,6 +70,7 @@ class _Found(NamedTuple):
 
 SIDE_COLUMNS = (
     Column("role", "Side"),
+    Column("selection", "Selection", Kind.NAME),
     Column("label", "Runs of", Kind.NAME),
     Column("runs", "Runs", Kind.COUNT),
     Column("failed", "Failed", Kind.COUNT),
@@ -78,7 +79,7 @@ SIDE_COLUMNS = (
 )
 _COLUMNS = (
     Column("quantity", "Metric", Kind.NAME),
-    Column("verdict", "Verdict", Kind.STATUS),
+    Column("verdict", "Verdict, and why", Kind.STATUS, below="reason"),
     Column("change", "Change", Kind.WORDS),
     Column("baseline", "Baseline", Kind.NUMBER),
     Column("candidate", "Candidate", Kind.NUMBER),
@@ -88,7 +89,6 @@ _COLUMNS = (
     Column("a12", "A12", Kind.NUMBER),
     Column("p_holm", "p after Holm", Kind.NUMBER),
     Column("runs", "Runs", Kind.WORDS, can_sort=False),
-    Column("reason", "Why", Kind.SENTENCE, can_sort=False),
 )
 _CELL = Column("cell", "Cell", Kind.NAME)
 _CANDIDATE = Column("candidate_name", "Candidate", Kind.NAME)

@@ -33,9 +33,10 @@ class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
 
 class Models(msgspec.Struct, frozen=True, kw_only=True):
     """
-    The models of the registry. `problem`: why there is none to look into.
+    The models of the registry at an address. `problem`: why there is none to look into.
     """
 
+    registry: str
     models: Paged[ModelRow]
     problem: str | None
 
@@ -64,16 +65,17 @@ def query(ask: Ask) -> Models:
     Raises:
         TrackingError: the registry does not answer.
     """
-    problem = ask.source.registries.problem()
+    registries = ask.source.registries
+    problem = registries.problem()
     if problem is not None:
-        return Models(models=page_of([], ask.view), problem=problem)
+        return Models(registry=registries.address, models=page_of([], ask.view), problem=problem)
     wanted = ask.view.find.casefold()
-    rows = [
-        _row(one)
-        for one in ask.source.registries.open().overview()
-        if wanted in one.name.casefold()
-    ]
-    return Models(models=page_of(sorted_rows(rows, ask.view, getattr), ask.view), problem=None)
+    rows = [_row(one) for one in registries.open().overview() if wanted in one.name.casefold()]
+    return Models(
+        registry=registries.address,
+        models=page_of(sorted_rows(rows, ask.view, getattr), ask.view),
+        problem=None,
+    )
 
 
 def model_instances(source: Source) -> Iterator[Params]:

@@ -61,6 +61,7 @@ class Column:
         can_sort: Whether the page can be sorted by it.
         option: The option of the page that its link sets to its value.
         also: Options that the link sets to attributes of the row by the same names.
+        below: The attribute whose words stand below the value, in small letters.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Column:
     can_sort: bool = True
     option: str = ""
     also: tuple[str, ...] = ()
+    below: str = ""
 
     @property
     def style(self) -> str:
@@ -147,8 +149,10 @@ class Action:
         path: Where the form is sent to, values in braces.
         perform: Does it, as the visitor of that name, with the form's fields; returns the path of
             the page to go to. May block.
+        page: The path of the page that has the form.
     """
 
     name: str
     path: str
     perform: Callable[[Source, Params, Mapping[str, str], str], str]
+    page: str

@@ -125,9 +125,11 @@ def _number(form: Form, field: str) -> int:
     return number
 
 
+_GATE = f"{VERSION_PATH}/gate"
+_ARCHIVE, _ROLLBACK = f"{VERSION_PATH}/archive", f"{_MODEL_PATH}/rollback"
 ACTIONS = (
-    Action("promote", "/registry/{name}/versions/{version}/promote", promote),
-    Action("approve", "/registry/{name}/versions/{version}/approve", approve),
-    Action("archive", "/registry/{name}/versions/{version}/archive", archive),
-    Action("rollback", "/registry/{name}/rollback", roll_back),
+    Action("promote", f"{VERSION_PATH}/promote", promote, page=_GATE),
+    Action("approve", f"{VERSION_PATH}/approve", approve, page=_GATE),
+    Action("archive", _ARCHIVE, archive, page=_ARCHIVE),
+    Action("rollback", _ROLLBACK, roll_back, page=_ROLLBACK),
 )

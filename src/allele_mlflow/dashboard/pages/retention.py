@@ -127,6 +127,9 @@ def query(ask: Ask) -> Retention:
     settings, view = ask.source.settings, ask.view
     if settings.is_offline:
         raise RefusalError(503, "the tracking URI is offline: there is no store to look into")
+    missing = ask.source.problem()
+    if missing is not None:
+        raise RefusalError(503, missing)
     rules = Rules(
         older_than_days=_number(view, OLDER_THAN, settings.artifact_retention_days),
         keep_last=int(_number(view, KEEP_LAST, 0)),
@@ -158,12 +161,16 @@ def query(ask: Ask) -> Retention:
 
 def _plan(ask: Ask, rules: Rules) -> _Plan:
     settings, experiment = ask.source.settings, ask.view.options[EXPERIMENT]
+    has_registry = ask.view.options[REGISTRY] != NONE
+    problem = ask.source.registries.problem() if has_registry else None
+    if problem is not None:
+        return _Plan([], f"{problem}. Where there never was one: Registry, {NONE}")
     try:
         decisions = decide_retention(
             settings,
             rules,
             experiments=[experiment] if experiment else [],
-            registries=open_registries(settings, has_registry=ask.view.options[REGISTRY] != NONE),
+            registries=open_registries(settings, has_registry=has_registry),
         )
     except RegistryError as exc:
         return _Plan([], str(exc))

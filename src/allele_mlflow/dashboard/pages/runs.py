@@ -20,6 +20,7 @@ from allele_mlflow.dashboard.pages.executions import (
 )
 from allele_mlflow.dashboard.pages.experiment import experiment_instances, experiment_name
 from allele_mlflow.dashboard.pages.page import Ask, Column, Kind, Page
+from allele_mlflow.dashboard.refusals import RefusalError
 from allele_mlflow.dashboard.views import Knobs, Option, Paged, View, page_of, sorted_rows
 from allele_mlflow.expressions import parse_expression
 from allele_mlflow.tracking.frames import Reader, RunFrames
@@ -94,7 +95,7 @@ def query(ask: Ask) -> Runs:
     groups need.
 
     Raises:
-        RefusalError: 404: there is no such experiment.
+        RefusalError: 404: there is no such experiment; 400: no run has the metric, param or tag.
         AnalysisError: the filter names what no run has.
         TrackingError: the store does not answer.
     """
@@ -141,6 +142,7 @@ def _told(reader: Reader, experiment_id: str, view: View) -> RunFrames:
         param_keys=None if view.filter else params,
         metric_keys=[_metric_of(view)] if _metric_of(view) else [],
     )
+    _check_names(frames, view)
     runs = frames.runs
     if view.find:
         runs = runs[
@@ -153,6 +155,25 @@ def _told(reader: Reader, experiment_id: str, view: View) -> RunFrames:
         known = ExperimentFrames(runs, frames.params, frames.metrics)
         runs = runs_that_hold(reader, known.of(runs), wanted, text=view.filter)
     return frames._replace(runs=runs)
+
+
+def _check_names(frames: RunFrames, view: View) -> None:
+    """
+    Refuse to sort and group by what no run of the experiment has.
+
+    Raises:
+        RefusalError: 400: there is no such metric, param or tag.
+    """
+    if not len(frames.runs):
+        return
+    metric, params = _metric_of(view), set(frames.params["key"])
+    if metric and not len(frames.metrics):
+        raise RefusalError(400, f"no run has a metric {metric!r}")
+    param = view.sort_name.removeprefix(PARAM)
+    if param != view.sort_name and param not in params:
+        raise RefusalError(400, f"no run has a param {param!r}")
+    if view.group and view.group not in params and not len(frames.tags):
+        raise RefusalError(400, f"no run has a param or tag {view.group!r}")
 
 
 def _metric_of(view: View) -> str:

@@ -75,8 +75,9 @@ class Skipped(msgspec.Struct, frozen=True, kw_only=True):
 
 class Trend(msgspec.Struct, frozen=True, kw_only=True):
     """
-    The scan of an experiment; `metric` and `cell` say which history the figure draws. `left_out`:
-    metrics that were not looked at.
+    The scan of an experiment; `metric` and `cell` say which history the figure draws. `not_shown`:
+    how many findings are outliers or resolved, and so not among `findings`; `left_out`: metrics
+    that were not looked at; `problem`: what was asked for and is not there.
     """
 
     experiment_id: str
@@ -84,11 +85,13 @@ class Trend(msgspec.Struct, frozen=True, kw_only=True):
     judged: int
     executions: int
     findings: Paged[FindingRow]
+    not_shown: int
     histories: list[HistoryRow]
     skipped: list[Skipped]
     left_out: list[str]
     metric: str
     cell: str
+    problem: str | None
 
 
 COLUMNS = (
@@ -134,6 +137,7 @@ def query(ask: Ask) -> Trend:
         judged=scan.report.judged_count,
         executions=int(scan.series["execution_id"].nunique()),
         findings=page_of(sorted_rows(rows, ask.view, getattr), ask.view),
+        not_shown=len(scan.report.findings) - len(found),
         histories=_histories(scan),
         skipped=[
             Skipped(cell=one.cell, metric=one.metric, reason=one.reason)
@@ -142,7 +146,20 @@ def query(ask: Ask) -> Trend:
         left_out=list(scan.left_out[:MOST_SKIPPED]),
         metric=metric,
         cell=cell,
+        problem=_problem(ask, scan),
     )
+
+
+def _problem(ask: Ask, scan: TrendScan) -> str | None:
+    """
+    Which name of the view fits no history.
+    """
+    metric, cell = ask.view.options["metric"], ask.view.options["cell"]
+    if metric and not len(scan.series):
+        return f"the newest executions that are over have no metric like {metric!r}"
+    if cell and cell not in set(scan.series["cell"]):
+        return f"no cell is called {cell!r}"
+    return None
 
 
 def _scanned(ask: Ask) -> tuple[str, TrendScan]:
