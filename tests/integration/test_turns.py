@@ -9,6 +9,7 @@ import os
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import anyio
 import msgspec
@@ -21,7 +22,7 @@ from allele_mlflow.queue.locks import process_start_time
 from allele_mlflow.queue.writer import StreamWriter
 from allele_mlflow.records import RunSpec, StreamEnded
 from allele_mlflow.sidecar import descriptors, turns
-from allele_mlflow.sidecar.turns import Candidate, Turns
+from allele_mlflow.sidecar.turns import Candidate, Served, Turns
 from allele_mlflow.sidecar.worker import Worker
 from allele_mlflow.testing import Fault, FlakyTracking, MemoryTracking
 from tests.integration.spooled_runs import (
@@ -270,6 +271,34 @@ async def test_runs_that_meet_errors_hold_few_places(
     assert sum(first._turns._given_up.values()) > 3, "they take turns"
     assert await most_served_at_once(make_worker(runs[0], tracking)) <= 3
     assert delivered(tracking) == 12
+
+
+@pytest.mark.parametrize("is_drain", [False, True])
+def test_who_gave_up_a_turn_rests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_drain: bool
+) -> None:
+    """Twice as long each time, for its trouble may be for good; a drain ends before that."""
+    clock = mock.Mock(return_value=1000.0)
+    monkeypatch.setattr(turns, "now_monotonic_s", clock)
+    runs = {name: over(tmp_path, name) for name in ("a", "b", "c", "d")}
+    waiting = Turns(is_drain=is_drain)
+    for run in runs.values():
+        waiting.is_due(candidate(run))
+    counts = []
+    for _ in range(8):
+        served: dict[str, Served] = {}
+        for one in waiting.next(served):
+            served[one.folder.name] = mock.Mock(is_in_trouble=True)
+        waiting.given_up(served)
+        clock.return_value += turns.PATIENCE_S
+        for name in served.keys() - waiting.given_up(served):
+            served.pop(name)
+        for name in runs:
+            if not waiting.is_waiting(name):
+                waiting.is_due(candidate(runs[name]))
+        counts.append(len(served))
+    assert counts[0] == 3
+    assert (0 in counts) is not is_drain
 
 
 async def test_few_descriptors_leave_room_for_who_lives(

@@ -26,6 +26,10 @@ AT_ONCE = 50
 YOUNG_NS = 1_000_000_000
 #: A run that meets errors for so long gives its turn to another one, where any waits.
 PATIENCE_S = 5.0
+#: It rests before the next one, as long as that and then twice as long each time, up to this; in a
+#: drain it does not, for that ends when nothing goes on.
+LONGEST_REST_S = 60.0
+MOST_DOUBLINGS = 10
 #: How often to look whether somebody joined or resumed a run that waits.
 LOOK_EVERY_S = 1.0
 
@@ -80,6 +84,8 @@ class Turns:
         self._taken: dict[str, float | None] = {}
         #: How many turns were given up.
         self._given_up: Counter[str] = Counter()
+        #: Until when those rest that gave one up.
+        self._rests: dict[str, float] = {}
         #: Names of runs that others cannot do without.
         self._asked: set[str] = set()
         self._looked_s = now_monotonic_s()
@@ -123,6 +129,7 @@ class Turns:
                 del self._waiting[name]
         for name in self._given_up.keys() - names:
             del self._given_up[name]
+            self._rests.pop(name, None)
         self._asked.intersection_update(names)
 
     def is_due(self, candidate: Candidate) -> bool:
@@ -152,7 +159,9 @@ class Turns:
         most = max(1, min(AT_ONCE, descriptors.most_runs() // 2))
         if len(self._taken) >= most:
             return
-        for name in sorted(self._waiting, key=self._order):
+        now_s = now_monotonic_s()
+        rested = [name for name in self._waiting if self._rests.get(name, 0.0) <= now_s]
+        for name in sorted(rested, key=self._order):
             if len(self._taken.keys() & served.keys()) >= most:
                 break
             yield self._take(name)
@@ -173,6 +182,9 @@ class Turns:
             elif self._waiting and now_s - since_s >= PATIENCE_S:
                 found.append(name)
                 self._given_up[name] += 1
+                if not self._is_drain:
+                    rest_s = PATIENCE_S * 2.0 ** min(self._given_up[name] - 1, MOST_DOUBLINGS)
+                    self._rests[name] = now_s + min(rest_s, LONGEST_REST_S)
         return found
 
     def _take(self, name: str) -> Candidate:
