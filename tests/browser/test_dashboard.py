@@ -312,6 +312,7 @@ def test_filter_sort_and_pages_by_hand(enter: Enter, seen: tuple[Callable[[], st
     page.get_by_label("Filter").fill("size < 4")
     page.get_by_role("button", name="Show").click()
     page.wait_for_url("**filter=size**")
+    page.wait_for_function(SETTLED)  # a figure that is drawn moves what is below it
     assert page.locator("table").first.locator("tbody th").all_inner_texts() == ["size=2", "size=1"]
     page.get_by_role("link", name="Median").click()
     page.wait_for_url("**sort=median**")
