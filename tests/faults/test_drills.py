@@ -37,7 +37,7 @@ def name_of(drill: Drill) -> str:
 def test_promise_holds_under_attack(runner: Runner, drill: Drill) -> None:
     """What the drill promises (see its line in `allele-mlflow drill --list`) holds."""
     tally = runner.run_one(drill, drill.short)
-    if tally.not_run is not None:  # e.g. without full mlflow; in CI a skip is a failure
+    if tally.not_run is not None:  # the machine lacks what it attacks; in CI a skip is a failure
         pytest.skip(tally.not_run)
     assert (tally.verdict, tally.problems) == (Verdict.HELD, [])
     assert tally.repetitions == drill.short

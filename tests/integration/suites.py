@@ -19,6 +19,8 @@ import msgspec
 from allele_mlflow import suite_tags as tags
 from allele_mlflow.tracking.reader import open_reader
 
+#: No test waits for its sleeps of 600 s: these cells and daemons hang, to be ended by a time-out, a
+#: memory limit or a signal.
 BENCHMARK = '''
 import math
 import os

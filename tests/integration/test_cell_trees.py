@@ -21,6 +21,8 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc").is_dir(), reason="hardware: what left a cell is Linux's"),
 ]
 
+#: No test waits for its sleeps of 600 s: these cells and daemons hang, to be ended by a time-out, a
+#: memory limit or a signal.
 BENCHMARK = '''
 import atexit
 import os

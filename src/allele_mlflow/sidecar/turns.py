@@ -29,6 +29,7 @@ PATIENCE_S = 5.0
 #: It rests before the next one, as long as that and then twice as long each time, up to this; in a
 #: drain it does not, for that ends when nothing goes on.
 LONGEST_REST_S = 60.0
+#: Enough for any rest; a float has no more than a thousand.
 MOST_DOUBLINGS = 10
 #: How often to look whether somebody joined or resumed a run that waits.
 LOOK_EVERY_S = 1.0

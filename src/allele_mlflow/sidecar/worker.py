@@ -325,7 +325,7 @@ class Worker:
             try:
                 candidate = self._wants(entry)
                 is_due = candidate is not None and self._turns.is_due(candidate)
-            except Exception as exc:  # noqa: BLE001 - as above
+            except Exception as exc:  # noqa: BLE001 - the worker's border: it is noted, the others go on
                 self._note_failure(entry.name, exc)
                 continue
             if candidate is not None and is_due:
